@@ -1,0 +1,162 @@
+package program
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Interpreter is the executable that runs programs: a memory file sealed
+// against every change, so that a container which reaches it through
+// /proc/self/exe finds nothing of the host and nothing it could alter.
+// One serves any number of processes.
+type Interpreter struct {
+	file *os.File
+}
+
+// NewInterpreter makes the executable. It fails where memory files may not be
+// executed (sysctl vm.memfd_noexec=2).
+func NewInterpreter() (*Interpreter, error) {
+	fd, err := unix.MemfdCreate("berth-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // MFD_EXEC came with Linux 6.3
+		fd, err = unix.MemfdCreate("berth-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make interpreter file: %w", err)
+	}
+	// A number out of the way of those a new process is given.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 500)
+	unix.Close(fd)
+	if err != nil {
+		return nil, fmt.Errorf("make interpreter file: %w", err)
+	}
+	file := os.NewFile(uintptr(high), "berth-init")
+	if err := fillSealed(file, interpreterELF()); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("make interpreter file: %w", err)
+	}
+	return &Interpreter{file}, nil
+}
+
+func fillSealed(f *os.File, b []byte) error {
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS,
+		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	return err
+}
+
+// Close releases the executable; processes running it are not affected.
+func (i *Interpreter) Close() error { return i.file.Close() }
+
+// Launch says how a program's process is made.
+type Launch struct {
+	// Image is the encoded program in a file of its own: memory, or a file that
+	// others may read for the [Report]. The process maps it shared.
+	Image *os.File
+	// Stdio are descriptors 0, 1 and 2; nil means closed.
+	Stdio [3]*os.File
+	// Files become descriptors 4 and up. Descriptor 3 is the image's until the
+	// program starts.
+	Files []*os.File
+	// Attr gives namespaces, the cgroup and the user mappings. Its PidFD is
+	// used by Start.
+	Attr *syscall.SysProcAttr
+	// Name is the process's argv[0] until the program execs.
+	Name string
+}
+
+// FirstFile is the descriptor number of Launch.Files[0].
+const FirstFile = 4
+
+// Start makes the process; it returns as soon as the interpreter runs. The
+// caller must reap the process.
+func (i *Interpreter) Start(l *Launch) (pid int, pidfd *os.File, err error) {
+	files := make([]uintptr, 0, FirstFile+len(l.Files))
+	for _, f := range l.Stdio {
+		files = append(files, fdOf(f))
+	}
+	files = append(files, l.Image.Fd())
+	for _, f := range l.Files {
+		files = append(files, fdOf(f))
+	}
+	if int(i.file.Fd()) < len(files) {
+		return 0, nil, fmt.Errorf("start interpreter: %d files are too many", len(l.Files))
+	}
+	attr := *l.Attr
+	fd := -1
+	attr.PidFD = &fd
+	path := "/proc/self/fd/" + strconv.Itoa(int(i.file.Fd()))
+	pid, err = syscall.ForkExec(path, []string{l.Name}, &syscall.ProcAttr{Files: files, Env: []string{}, Sys: &attr})
+	if err != nil {
+		return 0, nil, err
+	}
+	return pid, os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+func fdOf(f *os.File) uintptr {
+	if f == nil {
+		return ^uintptr(0)
+	}
+	return f.Fd()
+}
+
+// NewImage puts an encoded program into an anonymous memory file.
+func NewImage(img []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("berth-program", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // MFD_NOEXEC_SEAL came with Linux 6.3
+		fd, err = unix.MemfdCreate("berth-program", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make program file: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "berth-program")
+	if _, err := f.Write(img); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write program file: %w", err)
+	}
+	return f, nil
+}
+
+// Report is how far a program came, read from its image.
+type Report struct {
+	// Failed is set when an op failed with an errno it does not tolerate.
+	Failed bool
+	// Op is the index of the failed op, or else of the last one begun.
+	Op int
+	// Errno is the failed op's.
+	Errno syscall.Errno
+}
+
+// ReadReport reads the report from a program's image, while it runs or after.
+func ReadReport(image *os.File) (Report, error) {
+	var h [headerSize]byte
+	if _, err := image.ReadAt(h[:], 0); err != nil {
+		return Report{}, fmt.Errorf("read program file: %w", err)
+	}
+	le := binary.LittleEndian
+	if le.Uint64(h[hdrMagic:]) != imageMagic {
+		return Report{}, fmt.Errorf("read program file: not a program")
+	}
+	return Report{
+		Failed: le.Uint64(h[hdrState:]) == stateFailed,
+		Op:     int(le.Uint64(h[hdrCurrent:]) / opSize),
+		Errno:  syscall.Errno(le.Uint64(h[hdrErrno:])),
+	}, nil
+}
+
+// ReadSlot reads a slot's value from the image of this program.
+func (p *Program) ReadSlot(image *os.File, slot Arg) (uint64, error) {
+	var b [8]byte
+	at := int64(headerSize+len(p.ops)*opSize) + int64(slot.val)
+	if _, err := image.ReadAt(b[:], at); err != nil {
+		return 0, fmt.Errorf("read program file: %w", err)
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}

@@ -1,0 +1,279 @@
+package program
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// run executes p with its standard output on a pipe and returns what it wrote,
+// its exit status and its report.
+func run(t *testing.T, p *Program, attr *syscall.SysProcAttr) (string, syscall.WaitStatus, Report) {
+	t.Helper()
+	img, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := NewImage(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	ip, err := NewInterpreter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ip.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pid, pidfd, err := ip.Start(&Launch{Image: image, Stdio: [3]*os.File{nil, w, nil}, Attr: attr, Name: "test"})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pidfd.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := ReadReport(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out), ws, rep
+}
+
+func (p *Program) say(s string) *Op {
+	return p.Call("say "+s, Write, Int(1), p.Str(s), Int(len(s)))
+}
+
+func (p *Program) exit(code int) { p.Call("exit", ExitGroup, Int(code)) }
+
+func TestJumpsSlotsAndTolerance(t *testing.T) {
+	var p Program
+	slot := p.Slot("null")
+	missing, found, done := p.NewLabel(), p.NewLabel(), p.NewLabel()
+	p.Call("open nothing", Openat, Int(unix.AT_FDCWD), p.Str("/nonexistent"), Int(0)).OnErrno(unix.ENOENT, missing)
+	p.say("not reached\n")
+	p.Mark(missing)
+	p.Call("open null", Openat, Int(unix.AT_FDCWD), p.Str("/dev/null"), Int(unix.O_RDWR)).Store(slot).Then(found)
+	p.say("not reached\n")
+	p.Mark(found)
+	p.Call("write to null", Write, slot, p.Str("x"), Int(1))
+	p.Call("close null", Close, slot)
+	p.Call("close it again", Close, slot).Tolerate(unix.EIO, unix.EBADF)
+	p.Call("read closed", Read, slot, p.Str("buffer"), Int(1)).TolerateAll()
+	p.Call("close null", Close, slot).OnErrno(unix.EIO, 0).OnAnyErrno(done)
+	p.say("not reached\n")
+	p.Mark(done)
+	p.say("end\n")
+	p.exit(7)
+
+	out, ws, rep := run(t, &p, &syscall.SysProcAttr{})
+	if out != "end\n" || ws.ExitStatus() != 7 {
+		t.Errorf("output %q, status %d", out, ws.ExitStatus())
+	}
+	if rep.Failed || p.Step(rep.Op) != "exit" {
+		t.Errorf("report %+v at %q", rep, p.Step(rep.Op))
+	}
+}
+
+func TestFailureNamesStepAndErrno(t *testing.T) {
+	var p Program
+	p.say("before\n")
+	p.Call("open the missing", Openat, Int(unix.AT_FDCWD), p.Str("/nonexistent"), Int(0)).Tolerate(unix.EACCES)
+	p.say("after\n")
+	p.exit(0)
+	out, ws, rep := run(t, &p, &syscall.SysProcAttr{})
+	if out != "before\n" || ws.ExitStatus() != 255 {
+		t.Errorf("output %q, status %d", out, ws.ExitStatus())
+	}
+	if !rep.Failed || rep.Errno != unix.ENOENT || p.Step(rep.Op) != "open the missing" {
+		t.Errorf("report %+v at %q", rep, p.Step(rep.Op))
+	}
+}
+
+func TestExecveGetsArgumentsAndEnvironment(t *testing.T) {
+	var p Program
+	p.Call("exec", Execve, p.Str("/bin/sh"),
+		p.Strings([]string{"sh", "-c", `echo "$0 $V"; readlink /proc/$$/exe >/dev/null; exit 3`, "zero"}, "argv"),
+		p.Strings([]string{"V=value"}, "envp"))
+	out, ws, _ := run(t, &p, &syscall.SysProcAttr{})
+	if out != "zero value\n" || ws.ExitStatus() != 3 {
+		t.Errorf("output %q, status %d", out, ws.ExitStatus())
+	}
+}
+
+func TestCloneChildTakesItsOwnBranch(t *testing.T) {
+	var p Program
+	child := p.NewLabel()
+	pid := p.Slot("pid")
+	p.Call("fork", Clone, Int(int(unix.SIGCHLD)|unix.CLONE_PARENT), Int(0), Int(0), Int(0), Int(0)).ThenIfZero(child).Store(pid)
+	p.exit(11)
+	p.Mark(child)
+	p.say("child\n")
+	p.exit(12)
+
+	img, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, _ := NewImage(img)
+	defer image.Close()
+	ip, err := NewInterpreter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ip.Close()
+	first, pidfd, err := ip.Start(&Launch{Image: image, Attr: &syscall.SysProcAttr{}, Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pidfd.Close()
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(first, &ws, 0, nil); err != nil || ws.ExitStatus() != 11 {
+		t.Fatalf("parent branch: %v, status %d", err, ws.ExitStatus())
+	}
+	second, err := p.ReadSlot(image, pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := syscall.Wait4(int(second), &ws, 0, nil); err != nil {
+		t.Fatalf("the clone (pid %d) is not our child: %v", second, err)
+	}
+	// The child's standard output is closed: its write fails, and says so.
+	rep, _ := ReadReport(image)
+	if ws.ExitStatus() != 255 || !rep.Failed || rep.Errno != unix.EBADF {
+		t.Errorf("child: status %d, report %+v", ws.ExitStatus(), rep)
+	}
+}
+
+func TestInterpreterIsTheProcessAndIsSealed(t *testing.T) {
+	var p Program
+	p.Call("wait", Read, Int(0), p.Str("buffer"), Int(1))
+	p.exit(0)
+	img, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, _ := NewImage(img)
+	defer image.Close()
+	ip, err := NewInterpreter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ip.Close()
+	r, w, _ := os.Pipe()
+	defer r.Close()
+	pid, pidfd, err := ip.Start(&Launch{Image: image, Stdio: [3]*os.File{r}, Attr: &syscall.SysProcAttr{}, Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pidfd.Close()
+	defer func() {
+		w.Close()
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	exe := "/proc/" + strconv.Itoa(pid) + "/exe"
+	if target, err := os.Readlink(exe); err != nil || !strings.HasPrefix(target, "/memfd:berth-init") {
+		t.Errorf("the process runs %q (%v)", target, err)
+	}
+	got, err := os.ReadFile(exe)
+	if err != nil || !bytes.Equal(got, interpreterELF()) {
+		t.Errorf("executable differs from the interpreter (%v)", err)
+	}
+	if err := os.WriteFile(exe, []byte("x"), 0); err == nil {
+		t.Error("the executable can be written")
+	}
+	if err := os.Truncate(exe, 0); err == nil {
+		t.Error("the executable can be truncated")
+	}
+}
+
+func TestEncodeRefusesProgramsThatDoNotEnd(t *testing.T) {
+	var empty Program
+	if _, err := empty.Encode(); err == nil {
+		t.Error("an empty program was encoded")
+	}
+	var p Program
+	back, past := p.NewLabel(), p.NewLabel()
+	p.Mark(back)
+	p.Call("a", Close, Int(0))
+	p.Call("b", Close, Int(0)).Then(back)
+	if _, err := p.Encode(); err == nil {
+		t.Error("a backward jump was encoded")
+	}
+	var q Program
+	past = q.NewLabel()
+	q.Call("a", Close, Int(0)).Then(past)
+	q.Mark(past)
+	if _, err := q.Encode(); err == nil {
+		t.Error("a jump past the end was encoded")
+	}
+}
+
+func TestExplainShowsEveryCall(t *testing.T) {
+	var p Program
+	s := p.Slot("fd")
+	l := p.NewLabel()
+	p.Call("open it", Openat, Flag(0xffffff9c, "AT_FDCWD"), p.Str("/x"), Flag(0x200000, "O_PATH")).
+		Store(s).OnErrno(unix.ENOENT, l).Tolerate(unix.EACCES)
+	p.Call("close it", Close, s)
+	p.Mark(l)
+	p.Call("exit", ExitGroup, Int(0))
+	var b strings.Builder
+	if err := p.Explain(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `  0  open it   openat(AT_FDCWD, "/x", O_PATH) = fd; ENOENT: 2; EACCES is fine
+  1  close it  close(fd)
+  2  exit      exit_group(0)
+`
+	if b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	var p Program
+	p.Call("exit", ExitGroup, Int(0))
+	img, err := p.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	ip, err := NewInterpreter()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ip.Close()
+	for b.Loop() {
+		image, err := NewImage(img)
+		if err != nil {
+			b.Fatal(err)
+		}
+		pid, pidfd, err := ip.Start(&Launch{Image: image, Attr: &syscall.SysProcAttr{}, Name: "bench"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+			b.Fatal(err)
+		}
+		pidfd.Close()
+		image.Close()
+	}
+}
