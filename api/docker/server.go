@@ -1,0 +1,181 @@
+// Package docker is the Docker Engine API door: it turns HTTP requests into
+// calls of the engine and the engine's answers into JSON and streams. It holds
+// no state of its own.
+//
+// The routes, shapes and status codes are those of the Engine API reference
+// (api/swagger.yaml of moby/moby); types come from moby/moby/api. The current
+// version is served as is; where an older client expects other fields,
+// compat_*.go adds them. What Berth does not do (yet) is answered with 501 and
+// a message that names it, never with silence.
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Config is what a [Server] needs.
+type Config struct {
+	// Engine does the work. Required.
+	Engine Engine
+	// Version is this build's version, shown in the Server header. Zero: "dev".
+	Version string
+	// Logger takes one debug line per request and the reason of every 5xx.
+	// Zero: discard.
+	Logger *slog.Logger
+}
+
+// Server serves the API on any number of listeners. Make one with [New].
+type Server struct {
+	engine Engine
+	log    *slog.Logger
+	banner string
+	routes *http.ServeMux
+	http   *http.Server
+
+	// draining ends when Shutdown begins: answers without an end of their own
+	// (events, followed logs, waits, attachments) stop then.
+	draining context.Context
+	drain    context.CancelFunc
+	// hijacked counts the connections taken over from HTTP, which http.Server
+	// forgets.
+	hijacked sync.WaitGroup
+}
+
+// headerTimeout bounds how long a client may take to send its request line and
+// headers. There is no limit on bodies and answers: uploads and streams last as
+// long as they last.
+const headerTimeout = 30 * time.Second
+
+// New returns a server in front of cfg.Engine.
+func New(cfg Config) *Server {
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	draining, drain := context.WithCancel(context.Background())
+	s := &Server{
+		engine:   cfg.Engine,
+		log:      cfg.Logger,
+		banner:   "Berth/" + cfg.Version + " (linux)",
+		draining: draining,
+		drain:    drain,
+	}
+	s.routes = s.newRoutes()
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headerTimeout,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		ConnContext:       markLocalTCP,
+	}
+	return s
+}
+
+// Serve answers requests on l until [Server.Shutdown], then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown closes the listeners, ends the endless answers and waits for the
+// others until ctx ends; what is still running then is cut off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.drain()
+	err := s.http.Shutdown(ctx)
+	if err == nil {
+		s.hijacked.Wait()
+		return nil
+	}
+	return errors.Join(fmt.Errorf("shut down API: %w", err), s.http.Close())
+}
+
+// stream returns the context for an answer without an end of its own: it ends
+// with the request or when the server drains.
+func (s *Server) stream(r *request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(r.Context())
+	stop := context.AfterFunc(s.draining, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// ServeHTTP answers one request: version, route, handler, error.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Server", s.banner)
+	header.Set("Api-Version", currentVersion.String())
+	header.Set("Ostype", "linux")
+	header.Set("Docker-Experimental", "false")
+
+	answer := &response{ResponseWriter: w}
+	s.log.Debug("request", "method", r.Method, "url", r.URL.Path)
+	if err := refuseBrowser(r); err != nil {
+		s.fail(answer, r, err)
+		return
+	}
+	version, r, err := splitVersion(r)
+	if err != nil {
+		s.fail(answer, r, err)
+		return
+	}
+	s.routes.ServeHTTP(answer, r.WithContext(withVersion(r.Context(), version)))
+}
+
+// handler answers one route. An error before the first byte of the answer
+// becomes a JSON error; one after it cuts the connection, so that the client
+// sees that the answer is not complete.
+type handler func(w *response, r *request) error
+
+// request is an HTTP request with the API version it is made in.
+type request struct {
+	*http.Request
+	version version
+}
+
+// response remembers whether the answer has begun.
+type response struct {
+	http.ResponseWriter
+	started bool
+}
+
+// WriteHeader starts the answer.
+func (w *response) WriteHeader(status int) {
+	w.started = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write starts the answer with 200 when nothing did.
+func (w *response) Write(p []byte) (int, error) {
+	w.started = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// flush sends what is written so far to the client.
+func (w *response) flush() error {
+	w.started = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// handle makes a http.Handler of h.
+func (s *Server) handle(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answer, ok := w.(*response)
+		if !ok {
+			answer = &response{ResponseWriter: w}
+		}
+		if err := h(answer, &request{Request: r, version: versionOf(r.Context())}); err != nil {
+			s.fail(answer, r, err)
+		}
+	}
+}
