@@ -61,8 +61,7 @@ const (
 )
 
 func (c *compiler) compile() []unix.SockFilter {
-	c.slots = make([]slot, slotCount)
-	c.asm.code = make([]unix.SockFilter, 0, 512)
+	c.reserve()
 	killed := c.asm.ret(unix.SECCOMP_RET_KILL_PROCESS)
 	choice := killed
 	var sections [len(machines)]label
@@ -79,6 +78,22 @@ func (c *compiler) compile() []unix.SockFilter {
 	}
 	c.asm.push(unix.SockFilter{Code: opLoad, K: offsetArch})
 	return c.asm.program()
+}
+
+// reserve makes room for what a usual profile needs.
+func (c *compiler) reserve() {
+	c.asm.code = make([]unix.SockFilter, 0, 512)
+	c.asm.rets = make([]retAt, 0, 8)
+	c.asm.starts = make([]int32, 0, 128)
+	c.slots = make([]slot, slotCount)
+	c.links = make([]link, 0, 64)
+	c.chains = make([]chain, 0, 8)
+	c.numbers = make([]segment, 0, 256)
+	c.low = make([]segment, 0, 64)
+	c.high = make([]segment, 0, 16)
+	c.ranges = make([]uint64, 0, 128)
+	c.clauses = make([]clause, 0, 64)
+	c.tests = make([]test, 0, 64)
 }
 
 func (c *compiler) covers(m *machine) bool {

@@ -141,7 +141,7 @@ func Table(dir string) ([]byte, error) {
 		}
 	}
 	for i, name := range x32Own {
-		at(name)[colX32] = 512+int32(i)
+		at(name)[colX32] = 512 + int32(i)
 	}
 	for name, nr := range armPrivate {
 		at(name)[colARM] = nr
