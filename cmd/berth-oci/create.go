@@ -1,0 +1,164 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/oci"
+)
+
+// launchFlags are the options create and run share.
+type launchFlags struct {
+	bundle, consoleSocket, pidFile string
+	preserveFDs                    int
+}
+
+func (l *launchFlags) define(fs *flag.FlagSet) {
+	fs.StringVar(&l.bundle, "bundle", ".", "`directory` with config.json and the root filesystem")
+	fs.StringVar(&l.bundle, "b", ".", "same as --bundle")
+	fs.StringVar(&l.consoleSocket, "console-socket", "", "unix `socket` that receives the terminal's master")
+	fs.StringVar(&l.pidFile, "pid-file", "", "`file` to write the process's id to")
+	fs.IntVar(&l.preserveFDs, "preserve-fds", 0, "pass descriptors 3 to 3+`N`-1 to the container")
+	fs.Bool("no-pivot", false, "accepted and without effect: the root is always pivoted")
+	fs.Bool("no-new-keyring", false, "accepted and without effect: every container has its own session keyring")
+}
+
+// bundled reads a bundle's specification.
+func (l *launchFlags) bundled() (spec *specs.Spec, raw []byte, err error) {
+	if l.bundle, err = filepath.Abs(l.bundle); err != nil {
+		return nil, nil, err
+	}
+	raw, err = os.ReadFile(filepath.Join(l.bundle, "config.json"))
+	if err != nil {
+		return nil, nil, errdefs.WithHint(err, "name the bundle's directory with --bundle; berth-oci spec writes a config.json")
+	}
+	if spec, err = oci.ParseSpec(raw); err != nil {
+		return nil, nil, err
+	}
+	if spec.Process == nil {
+		return nil, nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("config.json: process: missing"))
+	}
+	return spec, raw, l.checkConsole(spec.Process.Terminal, true)
+}
+
+func (l *launchFlags) checkConsole(terminal, detached bool) error {
+	switch {
+	case terminal && detached && l.consoleSocket == "":
+		return errNeedsSocket
+	case !terminal && l.consoleSocket != "":
+		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--console-socket: process.terminal is not set"))
+	}
+	return nil
+}
+
+// extraFiles are the descriptors to preserve.
+func extraFiles(n int) ([]*os.File, error) {
+	var files []*os.File
+	for fd := 3; fd < 3+n; fd++ {
+		if _, err := os.Stat("/proc/self/fd/" + strconv.Itoa(fd)); err != nil {
+			return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--preserve-fds %d: descriptor %d is not open", n, fd))
+		}
+		files = append(files, os.NewFile(uintptr(fd), "preserved"))
+	}
+	return files, nil
+}
+
+// launch makes the container and its process. The caller closes both.
+func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec, raw []byte, wait bool) (*oci.Container, *oci.Process, error) {
+	extra, err := extraFiles(l.preserveFDs + listenFDs())
+	if err != nil {
+		return nil, nil, err
+	}
+	passListenFDs(spec)
+	c, err := a.store().New(id, l.bundle, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := a.runner()
+	if err != nil {
+		c.Remove()
+		return nil, nil, err
+	}
+	defer r.Close()
+	stdio := oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
+	pr, err := c.Launch(r, spec, oci.LaunchOptions{Stdio: stdio, ExtraFiles: extra, Wait: wait})
+	if err != nil {
+		return nil, nil, err
+	}
+	a.log.warnings(pr.Warnings())
+	if err := l.handOver(pr, detached); err != nil {
+		pr.Close()
+		if derr := c.Delete(true); derr != nil {
+			err = fmt.Errorf("%w; %w", err, derr)
+		}
+		return nil, nil, err
+	}
+	return c, pr, nil
+}
+
+// handOver passes on what others wait for: the terminal and the pid.
+func (l *launchFlags) handOver(pr *oci.Process, detached bool) error {
+	if l.consoleSocket != "" {
+		if err := sendConsole(l.consoleSocket, pr.Console); err != nil {
+			return err
+		}
+	}
+	return writePidFile(l.pidFile, pr.Pid)
+}
+
+// writePidFile writes the pid, atomically: whoever sees the file can read it.
+func writePidFile(path string, pid int) error {
+	if path == "" {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), fs.FileMode(0o666)); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return os.Rename(tmp, path)
+}
+
+func runCreate(a *app, fs *flag.FlagSet, args []string) (int, error) {
+	var l launchFlags
+	l.define(fs)
+	id, code, err := parseID(fs, args, 1)
+	if err != nil {
+		return code, err
+	}
+	spec, raw, err := l.bundled()
+	if err != nil {
+		return 1, err
+	}
+	c, pr, err := a.launch(id, &l, true, spec, raw, true)
+	if err != nil {
+		return 1, err
+	}
+	c.Close()
+	pr.Close()
+	return 0, nil
+}
+
+func runStart(a *app, fs *flag.FlagSet, args []string) (int, error) {
+	return a.onContainer(fs, args, func(c *oci.Container) error { return c.Start() })
+}
+
+// onContainer does something to one container named by the only argument.
+func (a *app) onContainer(fs *flag.FlagSet, args []string, act func(*oci.Container) error) (int, error) {
+	id, code, err := parseID(fs, args, 1)
+	if err != nil {
+		return code, err
+	}
+	c, err := a.store().Open(id)
+	if err != nil {
+		return 1, err
+	}
+	defer c.Close()
+	return 0, act(c)
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/oci"
+)
+
+type execFlags struct {
+	launchFlags
+	process, cwd, user  string
+	env, gids, caps     list
+	tty, detach         *bool
+	noNewPrivs, ignoreP bool
+}
+
+func (e *execFlags) define(fs *flag.FlagSet) {
+	fs.StringVar(&e.consoleSocket, "console-socket", "", "unix `socket` that receives the terminal's master")
+	fs.StringVar(&e.pidFile, "pid-file", "", "`file` to write the process's id to")
+	fs.IntVar(&e.preserveFDs, "preserve-fds", 0, "pass descriptors 3 to 3+`N`-1 to the process")
+	fs.StringVar(&e.process, "process", "", "`file` with the process description (JSON)")
+	fs.StringVar(&e.process, "p", "", "same as --process")
+	fs.StringVar(&e.cwd, "cwd", "", "working `directory`")
+	fs.StringVar(&e.user, "user", "", "`UID[:GID]`")
+	fs.StringVar(&e.user, "u", "", "same as --user")
+	fs.Var(&e.env, "env", "`NAME=value`, several times")
+	fs.Var(&e.env, "e", "same as --env")
+	fs.Var(&e.gids, "additional-gids", "supplementary `group`, several times")
+	fs.Var(&e.gids, "g", "same as --additional-gids")
+	fs.Var(&e.caps, "cap", "additional `capability`, several times")
+	fs.Var(&e.caps, "c", "same as --cap")
+	e.tty = boolFlag(fs, "tty", "t", false, "with a terminal")
+	e.detach = boolFlag(fs, "detach", "d", false, "do not wait for the process")
+	fs.BoolVar(&e.noNewPrivs, "no-new-privs", false, "set no_new_privs")
+	fs.BoolVar(&e.ignoreP, "ignore-paused", false, "start in a paused container too")
+}
+
+func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
+	var e execFlags
+	e.define(fs)
+	id, code, err := parseID(fs, args, 1<<20)
+	if err != nil {
+		return code, err
+	}
+	signals := notify(*e.detach)
+	pr, err := a.exec(id, &e, fs.Args()[1:])
+	if err != nil {
+		return exitCode(err), err
+	}
+	defer pr.Close()
+	if err := e.handOver(pr, *e.detach); err != nil {
+		_ = pr.Signal(9)
+		_, _ = pr.Wait()
+		return 1, err
+	}
+	if *e.detach {
+		return 0, nil
+	}
+	return foreground(pr, signals)
+}
+
+// exec starts the process, while the container is locked against its deletion.
+func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error) {
+	c, err := a.store().Open(id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	spec, err := c.Spec()
+	if err != nil {
+		return nil, err
+	}
+	process, err := e.describe(spec.Process, args)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.checkConsole(process.Terminal, *e.detach); err != nil {
+		return nil, err
+	}
+	extra, err := extraFiles(e.preserveFDs)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.runner()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return c.Exec(r, spec, process, oci.ExecOptions{
+		Stdio:        oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
+		ExtraFiles:   extra,
+		IgnorePaused: e.ignoreP,
+	})
+}
+
+// describe is the process: a file's, or the container's own with other
+// arguments.
+func (e *execFlags) describe(own *specs.Process, args []string) (*specs.Process, error) {
+	if e.process != "" {
+		if len(args) > 0 {
+			return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("exec: a command together with --process"))
+		}
+		b, err := os.ReadFile(e.process)
+		if err != nil {
+			return nil, err
+		}
+		pr := &specs.Process{}
+		if err := json.Unmarshal(b, pr); err != nil {
+			return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%s: %w", e.process, err))
+		}
+		return pr, nil
+	}
+	if len(args) == 0 {
+		return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("exec: no command"))
+	}
+	pr := *own
+	pr.Args = args
+	pr.Terminal = *e.tty
+	pr.ConsoleSize = nil
+	pr.Env = append(append([]string{}, own.Env...), e.env...)
+	pr.NoNewPrivileges = own.NoNewPrivileges || e.noNewPrivs
+	if e.cwd != "" {
+		pr.Cwd = e.cwd
+	}
+	addCapabilities(&pr, e.caps)
+	return &pr, e.setUser(&pr)
+}
+
+func (e *execFlags) setUser(pr *specs.Process) error {
+	if e.user != "" {
+		uid, gid, both := strings.Cut(e.user, ":")
+		u, err := strconv.ParseUint(uid, 10, 32)
+		if err != nil {
+			return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--user %q: UID or UID:GID, numbers", e.user))
+		}
+		g := uint64(pr.User.GID)
+		if both {
+			if g, err = strconv.ParseUint(gid, 10, 32); err != nil {
+				return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--user %q: UID or UID:GID, numbers", e.user))
+			}
+		}
+		pr.User.UID, pr.User.GID = uint32(u), uint32(g)
+	}
+	for _, s := range e.gids {
+		g, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--additional-gids %q: not a number", s))
+		}
+		pr.User.AdditionalGids = append(pr.User.AdditionalGids, uint32(g))
+	}
+	return nil
+}
+
+// addCapabilities adds names to every set but the ambient one, and there too
+// where the inheritable set has it.
+func addCapabilities(pr *specs.Process, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	c := specs.LinuxCapabilities{}
+	if pr.Capabilities != nil {
+		c = *pr.Capabilities
+	}
+	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+		*set = append(append([]string{}, *set...), names...)
+	}
+	pr.Capabilities = &c
+}

@@ -1,0 +1,120 @@
+// Command berth-oci runs OCI containers: it takes the place of runc or crun
+// under whatever engine calls one of them, and its "keep" command is the keeper
+// of Berth's own engine.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/oci"
+)
+
+// app is one invocation: the global options and what commands share.
+type app struct {
+	root   string
+	log    logger
+	stdout io.Writer
+}
+
+// command is one of berth-oci's verbs.
+type command struct {
+	name, args, short string
+	// run parses the command's own flags and does the work; code is the
+	// process's exit status when err is nil.
+	run func(a *app, fs *flag.FlagSet, args []string) (code int, err error)
+}
+
+// commands are in the order help shows them.
+func commands() []command {
+	return []command{
+		{"create", "ID", "make a container that waits to be started", runCreate},
+		{"start", "ID", "run the command of a created container", runStart},
+		{"run", "ID", "create and start a container, and wait for it", runRun},
+		{"exec", "ID COMMAND [ARG...]", "run another process in a container", runExec},
+		{"state", "ID", "print a container's state as JSON", runState},
+		{"kill", "ID [SIGNAL]", "send a signal to a container (default SIGTERM)", runKill},
+		{"delete", "ID", "remove a stopped container", runDelete},
+		{"list", "", "list containers", runList},
+		{"pause", "ID", "freeze all processes of a container", runPause},
+		{"resume", "ID", "thaw a paused container", runResume},
+		{"spec", "", "write a default config.json", runSpec},
+		{"explain", "[BUNDLE]", "print the system calls that build a bundle's container", runExplain},
+	}
+}
+
+func main() {
+	// A command lives for a few milliseconds: collecting garbage would cost
+	// more than it frees. The keeper turns it on again.
+	debug.SetGCPercent(-1)
+	os.Exit(realMain(os.Args[1:]))
+}
+
+func realMain(args []string) int {
+	a := &app{stdout: os.Stdout}
+	fs := newFlags("berth-oci", "[options] COMMAND ...")
+	fs.StringVar(&a.root, "root", "/run/berth-oci", "`directory` of the containers' states")
+	fs.StringVar(&a.log.path, "log", "", "`file` to append errors and warnings to (default standard error)")
+	fs.StringVar(&a.log.format, "log-format", "text", "text or json")
+	fs.BoolVar(&a.log.debug, "debug", false, "log more")
+	systemd := fs.Bool("systemd-cgroup", false, "use systemd for cgroups (not supported)")
+	version := boolFlag(fs, "version", "v", false, "print the version")
+	if code, done := parse(fs, args, usage); done {
+		return code
+	}
+	switch {
+	case *version:
+		printVersion(a.stdout)
+		return 0
+	case *systemd:
+		return a.fail(fmt.Errorf("--systemd-cgroup: %w", errdefs.ErrUnsupported))
+	case a.log.format != "text" && a.log.format != "json":
+		return a.fail(errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--log-format %q: text or json", a.log.format)))
+	case fs.NArg() == 0:
+		usage(os.Stderr)
+		return 1
+	}
+	return a.dispatch(fs.Arg(0), fs.Args()[1:])
+}
+
+func (a *app) dispatch(name string, args []string) int {
+	for _, c := range commands() {
+		if c.name != name {
+			continue
+		}
+		code, err := c.run(a, newFlags("berth-oci "+c.name, "[options] "+c.args), args)
+		if err == errUsage {
+			return code
+		}
+		if err != nil {
+			return a.fail(err)
+		}
+		return code
+	}
+	if name == "help" {
+		usage(a.stdout)
+		return 0
+	}
+	return a.fail(errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, fmt.Errorf("unknown command %q", name)), "berth-oci help lists the commands"))
+}
+
+// store is the directory of the containers.
+func (a *app) store() *oci.Store { return &oci.Store{Root: a.root} }
+
+// runner makes the starter of processes; compiled filters are kept beside the
+// containers.
+func (a *app) runner() (*oci.Runner, error) {
+	return oci.NewRunner(oci.RunnerOptions{FilterCache: a.root + "/.filters"})
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND [options] ...\n\ncommands:")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-8s %-20s %s\n", c.name, c.args, c.short)
+	}
+	fmt.Fprintln(w, "\nberth-oci COMMAND --help shows a command's options.")
+}

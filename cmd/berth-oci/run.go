@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/oci"
+)
+
+func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
+	var l launchFlags
+	l.define(fs)
+	detach := boolFlag(fs, "detach", "d", false, "do not wait for the container")
+	keep := fs.Bool("keep", false, "do not delete the container when it has ended")
+	id, code, err := parseID(fs, args, 1)
+	if err != nil {
+		return code, err
+	}
+	spec, raw, err := l.bundled()
+	if errors.Is(err, errNeedsSocket) && !*detach {
+		err = nil
+	}
+	if err != nil {
+		return 1, err
+	}
+	signals := notify(*detach)
+	c, pr, err := a.launch(id, &l, *detach, spec, raw, false)
+	if err != nil {
+		return exitCode(err), err
+	}
+	defer pr.Close()
+	c.Close()
+	if *detach {
+		return 0, nil
+	}
+	code, err = foreground(pr, signals)
+	if err == nil && !*keep {
+		err = a.deleteEnded(id)
+	}
+	return code, err
+}
+
+// deleteEnded removes a container that was waited for, unless somebody else
+// did.
+func (a *app) deleteEnded(id string) error {
+	c, err := a.store().Open(id)
+	if err != nil {
+		return nil
+	}
+	return c.Delete(true)
+}
+
+// notify catches the signals that are for the container.
+func notify(detached bool) chan os.Signal {
+	if detached {
+		return nil
+	}
+	ch := make(chan os.Signal, 64)
+	signal.Notify(ch)
+	return ch
+}
+
+// foreground waits for the process, passes signals on and joins its terminal
+// to ours. The code is the process's, 128+N for signal N.
+func foreground(pr *oci.Process, signals chan os.Signal) (int, error) {
+	restore, err := attachTerminal(pr)
+	if err != nil {
+		return 1, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for s := range signals {
+			forward(pr, s)
+		}
+	}()
+	ws, err := pr.Wait()
+	signal.Stop(signals)
+	close(signals)
+	<-done
+	restore()
+	if err != nil {
+		return 1, err
+	}
+	return waitCode(ws), nil
+}
+
+func forward(pr *oci.Process, s os.Signal) {
+	sig := s.(syscall.Signal)
+	switch sig {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // ours, not the container's
+	case unix.SIGWINCH:
+		resizeTerminal(pr)
+	default:
+		_ = pr.Signal(sig) // it may just have ended
+	}
+}
+
+func waitCode(ws syscall.WaitStatus) int {
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}
+
+// exitCode is berth-oci's status for an error: shells' 127 and 126 when it is
+// the command's fault, else 1.
+func exitCode(err error) int {
+	switch {
+	case errors.Is(err, oci.ErrCommandNotFound):
+		return 127
+	case errors.Is(err, oci.ErrCommandNotExecutable):
+		return 126
+	}
+	return 1
+}
+
+// listenFDs is the number of sockets a service manager passed to us for the
+// container (sd_listen_fds(3)).
+func listenFDs() int {
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// passListenFDs tells the container of those sockets.
+func passListenFDs(spec *specs.Spec) {
+	n := listenFDs()
+	if n == 0 {
+		return
+	}
+	env := spec.Process.Env[:0:0]
+	for _, e := range spec.Process.Env {
+		if !strings.HasPrefix(e, "LISTEN_") {
+			env = append(env, e)
+		}
+	}
+	spec.Process.Env = append(env, fmt.Sprintf("LISTEN_FDS=%d", n), "LISTEN_PID=1")
+}

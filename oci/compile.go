@@ -1,0 +1,316 @@
+package oci
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+// Plan is a compiled container or exec: the program, what its process inherits
+// and how that process is made. It touches nothing until it is launched.
+type Plan struct {
+	Program *p.Program
+	// Warnings say what this host could not give and was left as inherited.
+	Warnings []string
+
+	attr     syscall.SysProcAttr
+	files    []inherited
+	joinPID  bool  // the process clones itself into a joined pid namespace
+	pidSlot  p.Arg // where the pid of that clone is
+	waits    bool  // it waits for the start signal before it execs
+	terminal bool  // it sends a terminal's master
+}
+
+// inherited is a descriptor the process is given: an open file, or a path
+// opened when the plan is launched.
+type inherited struct {
+	name string
+	file *os.File
+	path string
+}
+
+// cgroupMount is one directory of the container's /sys/fs/cgroup.
+type cgroupMount struct {
+	Name   string   // directory name there, "" for cgroup v2, which has only one
+	Source string   // the container's cgroup on the host
+	Links  []string // other names: cpuacct for cpu,cpuacct
+}
+
+// compileInput is what a plan depends on besides the specification. With zero
+// values a plan can be made, and explained, without privileges.
+type compileInput struct {
+	spec   *specs.Spec
+	bundle string // absolute
+	// rootfs is the detached root mount; nil means spec.Root.Path.
+	rootfs *os.File
+	// joins are the cgroup files the process writes itself into (v1).
+	joins []inherited
+	// cgroups is what a mount of type cgroup shows.
+	cgroups []cgroupMount
+	// extra become descriptors 3 and up of the command.
+	extra []*os.File
+	// wait is the fifo the process waits on before it execs; nil: no waiting.
+	wait *inherited
+	// host is what the caller may give away.
+	host hostLimits
+}
+
+type compiler struct {
+	*p.Program
+	in   *compileInput
+	spec *specs.Spec
+	plan *Plan
+
+	root    p.Arg // the root mount, O_PATH
+	hidden  p.Arg // an empty read-only filesystem for masked directories
+	late    []lateAttr
+	console p.Arg // the terminal's own side, set by openTerminal
+	newUser bool  // the container has a user namespace that is not the host's
+}
+
+// lateAttr is a read-only setting that waits until all mount points below it
+// exist.
+type lateAttr struct {
+	step  string
+	mount p.Arg
+	set   uint64
+}
+
+// Descriptor numbers of the new process before its set-up is over.
+const (
+	fdSync  = p.FirstFile     // socket to the parent; its end says "done"
+	fdExtra = p.FirstFile + 1 // first of the extra files
+)
+
+// compile turns a specification into the program of a new container's init.
+// The steps read in the order the kernel sees them.
+func compile(in *compileInput) (*Plan, error) {
+	if err := check(in.spec); err != nil {
+		return nil, err
+	}
+	if in.spec.Process == nil {
+		return nil, invalid("process: missing")
+	}
+	c := newCompiler(in)
+	c.cloneFlags()
+
+	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:init"))
+	// Mode bits below are meant as written.
+	c.Call("set up", p.Umask, p.Int(0))
+	// The limits hold from here on, for the set-up too.
+	c.joinCgroups()
+	if err := c.joinNamespaces(); err != nil {
+		return nil, err
+	}
+	c.Call("new session", p.Setsid)
+	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
+		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
+	// Everything of the host's /proc is opened and written while the path
+	// still leads to it: nothing of the container exists yet.
+	c.procSettings()
+	c.names()
+	if err := c.rootFilesystem(); err != nil {
+		return nil, err
+	}
+	if err := c.restrictPaths(); err != nil {
+		return nil, err
+	}
+	c.terminal()
+	c.makeWorkingDirectory()
+	c.readOnlyMounts()
+	c.enterRoot()
+	if err := c.process(in.spec.Process); err != nil {
+		return nil, err
+	}
+	return c.plan, nil
+}
+
+func newCompiler(in *compileInput) *compiler {
+	prog := &p.Program{}
+	c := &compiler{Program: prog, in: in, spec: in.spec, plan: &Plan{Program: prog}}
+	c.inherit(inherited{name: "sync"}) // filled by launch
+	for i, f := range in.extra {
+		c.inherit(inherited{name: fmt.Sprintf("extra %d", i), file: f})
+	}
+	return c
+}
+
+// inherit adds a descriptor to those the process is given.
+func (c *compiler) inherit(f inherited) p.Arg {
+	c.plan.files = append(c.plan.files, f)
+	return p.Fd(p.FirstFile+len(c.plan.files)-1, "<"+f.name+">")
+}
+
+// cloneFlags decides which namespaces the process is born into. A cgroup
+// namespace is made later, inside the container's cgroup, or its root would be
+// the caller's.
+func (c *compiler) cloneFlags() {
+	l := c.spec.Linux
+	for _, n := range l.Namespaces {
+		c.newUser = c.newUser || n.Type == specs.UserNamespace
+		for _, f := range namespaceFlags {
+			if n.Type == f.kind && n.Path == "" && n.Type != specs.CgroupNamespace {
+				c.plan.attr.Cloneflags |= f.flag
+			}
+		}
+	}
+	c.plan.attr.UidMappings = idMap(l.UIDMappings)
+	c.plan.attr.GidMappings = idMap(l.GIDMappings)
+	if c.plan.attr.Cloneflags&unix.CLONE_NEWUSER == 0 {
+		return
+	}
+	// Be the namespace's root, or executing the interpreter costs the
+	// capabilities.
+	c.plan.attr.GidMappingsEnableSetgroups = c.in.host.setgroups
+	c.plan.attr.Credential = &syscall.Credential{NoSetGroups: true}
+}
+
+func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	var out []syscall.SysProcIDMap
+	for _, e := range m {
+		out = append(out, syscall.SysProcIDMap{ContainerID: int(e.ContainerID), HostID: int(e.HostID), Size: int(e.Size)})
+	}
+	return out
+}
+
+func (c *compiler) joinCgroups() {
+	for _, j := range c.in.joins {
+		c.Call("join cgroup "+j.name, p.Write, c.inherit(j), c.Str("0"), p.Int(1))
+	}
+}
+
+func (c *compiler) joinNamespaces() error {
+	var joinedPID, joinedUser bool
+	for _, f := range namespaceFlags {
+		for _, n := range c.spec.Linux.Namespaces {
+			if n.Type != f.kind || n.Path == "" {
+				continue
+			}
+			fd := c.inherit(inherited{name: string(n.Type) + " namespace", path: n.Path})
+			c.Call(fmt.Sprintf("join %s namespace %s", n.Type, n.Path), p.Setns, fd, p.Flag(uint64(f.flag), f.name))
+			joinedPID = joinedPID || n.Type == specs.PIDNamespace
+			joinedUser = joinedUser || n.Type == specs.UserNamespace
+		}
+	}
+	for _, n := range c.spec.Linux.Namespaces {
+		if n.Type == specs.CgroupNamespace && n.Path == "" {
+			c.Call("new cgroup namespace", p.Unshare, p.Flag(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
+		}
+	}
+	if joinedUser {
+		c.becomeRoot()
+	}
+	if joinedPID {
+		c.hide()
+		c.fork()
+	}
+	return nil
+}
+
+// becomeRoot takes on the ids of a joined user namespace's root.
+func (c *compiler) becomeRoot() {
+	c.Call("become root", p.Setgroups, p.Int(0), p.Null).Tolerate(unix.EPERM)
+	c.Call("become root", p.Setresgid, p.Int(0), p.Int(0), p.Int(0))
+	c.Call("become root", p.Setresuid, p.Int(0), p.Int(0), p.Int(0))
+}
+
+// hide keeps processes of a joined namespace from looking into this one
+// (/proc/PID/fd, ptrace) before it is confined; execve ends it.
+func (c *compiler) hide() {
+	c.Call("hide from neighbours", p.Prctl, p.Flag(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), p.Int(0))
+}
+
+// fork goes on in a child, the first process that is in the joined pid
+// namespace. It is a child of our parent, who reads its pid from the slot.
+func (c *compiler) fork() {
+	child := c.NewLabel()
+	c.plan.joinPID = true
+	c.plan.pidSlot = c.Slot("pid")
+	c.Call("enter pid namespace", p.Clone, p.Flag(unix.CLONE_PARENT|uint64(unix.SIGCHLD), "CLONE_PARENT|SIGCHLD"),
+		p.Int(0), p.Int(0), p.Int(0), p.Int(0)).ThenIfZero(child).Store(c.plan.pidSlot)
+	c.Call("enter pid namespace", p.ExitGroup, p.Int(0))
+	c.Mark(child)
+}
+
+// names sets what the uts namespace holds.
+func (c *compiler) names() {
+	if h := c.spec.Hostname; h != "" {
+		c.Call("set hostname "+h, p.Sethostname, c.Str(h), p.Int(len(h)))
+	}
+	if d := c.spec.Domainname; d != "" {
+		c.Call("set domainname "+d, p.Setdomain, c.Str(d), p.Int(len(d)))
+	}
+}
+
+// procSettings writes the settings that go through /proc: the container's
+// kernel parameters and the process's oom_score_adj.
+func (c *compiler) procSettings() {
+	keys := make([]string, 0, len(c.spec.Linux.Sysctl))
+	for k := range c.spec.Linux.Sysctl {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		c.writeFile("set "+k, "/proc/sys/"+sysctlPath(k), c.spec.Linux.Sysctl[k])
+	}
+	if pr := c.spec.Process; pr != nil {
+		c.oomScore(pr.OOMScoreAdj)
+	}
+}
+
+// sysctlPath turns a name with dots into its path. A name with slashes is one
+// already (an interface's name may hold a dot).
+func sysctlPath(name string) string {
+	if strings.Contains(name, "/") {
+		return filepath.Clean("/" + name)[1:]
+	}
+	return strings.ReplaceAll(name, ".", "/")
+}
+
+func (c *compiler) oomScore(adj *int) {
+	if adj == nil {
+		return
+	}
+	want := *adj
+	if low := c.in.host.oomScoreAdj; want < low && !c.in.host.sysResource {
+		c.warn("oom_score_adj %d: only CAP_SYS_RESOURCE may go below the caller's %d, which is kept", want, low)
+		want = low
+	}
+	c.writeFile("set oom_score_adj", "/proc/self/oom_score_adj", fmt.Sprint(want))
+}
+
+func (c *compiler) warn(format string, args ...any) {
+	c.plan.Warnings = append(c.plan.Warnings, fmt.Sprintf(format, args...))
+}
+
+// writeFile writes a file of the host's /proc.
+func (c *compiler) writeFile(step, path, value string) {
+	fd := c.Slot("file")
+	c.Call(step, p.Openat, atCwd, c.Str(path), p.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW")).Store(fd)
+	c.Call(step, p.Write, fd, c.Str(value), p.Int(len(value)))
+	c.Call(step, p.Close, fd)
+}
+
+// Explain writes the plan as text: how the process is made, then one line for
+// each call of its program.
+func (plan *Plan) Explain(w io.Writer) error {
+	var names []string
+	for _, f := range namespaceFlags {
+		if plan.attr.Cloneflags&f.flag != 0 {
+			names = append(names, f.name)
+		}
+	}
+	if _, err := fmt.Fprintf(w, "     clone3(%s)\n", strings.Join(names, "|")); err != nil {
+		return err
+	}
+	return plan.Program.Explain(w)
+}

@@ -1,0 +1,89 @@
+package oci
+
+import (
+	"fmt"
+	"path"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+// compileExec turns a process description into the program of another process
+// in a running container. in.spec is the container's; init is a pidfd of its
+// first process, initPid that process's id.
+func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid int) (*Plan, error) {
+	if err := CheckProcess(pr); err != nil {
+		return nil, err
+	}
+	spec := *in.spec
+	spec.Process = pr
+	in.spec = &spec
+	c := newCompiler(in)
+	c.newUser = hasNamespace(spec.Linux, specs.UserNamespace)
+
+	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:exec"))
+	c.joinCgroups()
+	c.Call("new session", p.Setsid)
+	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
+		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
+	c.oomScore(pr.OOMScoreAdj)
+	// From here on processes of the container could look at this one.
+	c.hide()
+	c.joinContainer(init, initPid)
+	c.execTerminal(pr)
+	if err := c.process(pr); err != nil {
+		return nil, err
+	}
+	return c.plan, nil
+}
+
+// joinContainer enters every namespace of the container at once.
+func (c *compiler) joinContainer(init inherited, initPid int) {
+	var flags uint64
+	names := ""
+	for _, f := range namespaceFlags {
+		if hasNamespace(c.spec.Linux, f.kind) {
+			flags |= uint64(f.flag)
+			names += "|" + f.name
+		}
+	}
+	fd := c.inherit(init)
+	var root p.Arg
+	if !c.ownMounts() {
+		// Without a mount namespace the container is its first process's root.
+		root = c.Slot("root")
+		c.Call("open root of the container", p.Openat, atCwd, c.Str(fmt.Sprintf("/proc/%d/root", initPid)),
+			p.Flag(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY")).Store(root)
+	}
+	if flags != 0 {
+		c.Call("join namespaces", p.Setns, fd, p.Flag(flags, names[1:]))
+	}
+	if c.newUser {
+		c.becomeRoot()
+		c.hide() // taking on ids made it visible again (PR_SET_DUMPABLE in prctl(2))
+	}
+	if hasNamespace(c.spec.Linux, specs.PIDNamespace) {
+		c.fork()
+	}
+	if root != (p.Arg{}) {
+		c.Call("enter root", p.Fchdir, root)
+		c.Call("enter root", p.Chroot, c.Str("."))
+	}
+	c.Call("enter root", p.Chdir, c.Str("/"))
+}
+
+// execTerminal opens a terminal of the container's devpts. The name is the
+// container's to change; the parent checks what it was sent (checkMaster).
+func (c *compiler) execTerminal(pr *specs.Process) {
+	if !pr.Terminal {
+		return
+	}
+	const step = "open terminal"
+	master := c.Slot("master")
+	root := c.Slot("root")
+	c.Call(step, p.Openat, atCwd, c.Str("/"), p.Flag(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY")).Store(root)
+	c.open(step, root, path.Join("dev", "pts", "ptmx"), unix.O_RDWR|unix.O_NOCTTY, noLinks).Store(master)
+	c.openConsole(step, master, pr.ConsoleSize)
+}

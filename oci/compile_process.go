@@ -1,0 +1,305 @@
+package oci
+
+import (
+	"encoding/binary"
+	"errors"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/caps"
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+// execStep begins the names of the steps that run the command.
+const execStep = "execute "
+
+// process compiles the last part, the same for init and exec: from "inside the
+// container with every right" to the command with only its own.
+func (c *compiler) process(pr *specs.Process) error {
+	c.limits(pr)
+	c.ownStdio(pr)
+	sync, fifo := c.keepDescriptors()
+	drop, err := c.capabilities(pr)
+	if err != nil {
+		return err
+	}
+	drop.bounding(c)
+	c.user(pr)
+	// As the user: the directory must be one the user may enter. No descriptor
+	// of the host is open any more, so it is inside the root.
+	c.Call("change to "+pr.Cwd, p.Chdir, c.Str(pr.Cwd))
+	umask := 0o022
+	if pr.User.Umask != nil {
+		umask = int(*pr.User.Umask & 0o777)
+	}
+	c.Call("set umask", p.Umask, p.Int(umask))
+	drop.rest(c)
+	if pr.NoNewPrivileges {
+		c.Call("set no_new_privs", p.Prctl, p.Flag(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), p.Int(1), p.Int(0), p.Int(0), p.Int(0))
+	}
+	if fifo != (p.Arg{}) {
+		c.awaitStart(pr, sync, fifo)
+	}
+	if err := c.seccomp(); err != nil {
+		return err
+	}
+	c.execute(pr)
+	return nil
+}
+
+// limits sets the resource limits, as far as the caller may raise them.
+func (c *compiler) limits(pr *specs.Process) {
+	for _, r := range pr.Rlimits {
+		n, _ := rlimitNumber(r.Type)
+		soft, hard := r.Soft, r.Hard
+		if have := c.in.host.hardLimit(n); hard > have && !c.in.host.sysResource {
+			c.warn("%s: only CAP_SYS_RESOURCE may raise the hard limit from %d to %d; it is kept", r.Type, have, hard)
+			hard = have
+			soft = min(soft, hard)
+		}
+		b := make([]byte, 16)
+		binary.LittleEndian.PutUint64(b, soft)
+		binary.LittleEndian.PutUint64(b[8:], hard)
+		c.Call("limit "+r.Type, p.Prlimit, p.Int(0), p.Flag(uint64(n), r.Type), c.Data(b, "limit"), p.Null)
+	}
+}
+
+// ownStdio gives the standard streams to the user, so that it may reopen them
+// by /dev/stdout. Streams that cannot be given (closed, read-only, somebody
+// else's device) stay as they are.
+func (c *compiler) ownStdio(pr *specs.Process) {
+	if pr.User.UID == 0 {
+		return
+	}
+	for fd := range 3 {
+		c.Call("give stdio to the user", p.Fchown, p.Int(fd), p.Int(int(pr.User.UID)), p.Int(-1)).TolerateAll()
+	}
+}
+
+// keepDescriptors closes everything but the standard streams, the extra files
+// (moved down to 3 and up) and, until the exec, the sync socket and the start
+// fifo behind them.
+func (c *compiler) keepDescriptors() (sync, fifo p.Arg) {
+	const step = "close other descriptors"
+	n := len(c.in.extra)
+	at := fdExtra + n // beyond the place the extra files come from
+	last := at
+	sync = p.Fd(at, "<sync>")
+	cloexec := p.Flag(unix.O_CLOEXEC, "O_CLOEXEC")
+	if c.in.wait != nil {
+		// Read first: its place may be the one the socket moves to.
+		last = at + 1
+		fifo = p.Fd(last, "<start>")
+		c.Call(step, p.Dup3, c.inherit(*c.in.wait), fifo, cloexec).Tolerate(unix.EINVAL) // it is there already
+		c.Call(step, p.Fcntl, fifo, p.Flag(unix.F_SETFD, "F_SETFD"), p.Flag(unix.FD_CLOEXEC, "FD_CLOEXEC"))
+	}
+	c.Call(step, p.Dup3, p.Fd(fdSync, "<sync>"), sync, cloexec)
+	for i := range n {
+		c.Call(step, p.Dup3, p.Int(fdExtra+i), p.Int(3+i), p.Int(0))
+	}
+	c.Call(step, p.CloseRange, p.Int(3+n), p.Int(at-1), p.Int(0))
+	c.Call(step, p.CloseRange, p.Int(last+1), p.Flag(0xffffffff, "~0"), p.Int(0))
+	return sync, fifo
+}
+
+// capSets are the capability sets of the command.
+type capSets struct {
+	caps.Sets
+	change    bool
+	keepAdmin bool // CAP_SYS_ADMIN stays until the exec, for seccomp
+}
+
+// capabilities reads the sets. Those the caller does not hold cannot be given;
+// a new user namespace gives them all.
+func (c *compiler) capabilities(pr *specs.Process) (*capSets, error) {
+	s := &capSets{change: pr.Capabilities != nil}
+	if !s.change {
+		return s, nil
+	}
+	sets, err := caps.Parse(pr.Capabilities)
+	var unknown *caps.UnknownError
+	if errors.As(err, &unknown) {
+		c.warn("process.capabilities: %v", err) // as the specification wants
+	} else if err != nil {
+		return nil, errdefs.As(errdefs.ErrInvalid, err)
+	}
+	if !c.newUser {
+		var dropped caps.Sets
+		if sets, dropped = sets.Clamp(c.in.host.caps); dropped.Union() != 0 {
+			c.warn("process.capabilities: %s: the caller itself lacks them", dropped.Union())
+		}
+	}
+	// The kernel gives an ambient capability only to who has it inheritable
+	// and permitted (capabilities(7)).
+	sets.Ambient &= sets.Inheritable & sets.Permitted
+	sets.Effective &= sets.Permitted
+	s.Sets = sets
+	s.keepAdmin = c.spec.Linux.Seccomp != nil && !pr.NoNewPrivileges
+	return s, nil
+}
+
+// bounding drops from the bounding set everything the command may never have.
+func (s *capSets) bounding(c *compiler) {
+	if !s.change {
+		return
+	}
+	const step = "limit capabilities"
+	done := c.NewLabel()
+	for n := range caps.Cap(64) {
+		if !s.Bounding.Has(n) {
+			// EINVAL: the kernel knows no more.
+			c.Call(step, p.Prctl, p.Flag(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), p.Flag(uint64(n), n.String())).OnErrno(unix.EINVAL, done)
+		}
+	}
+	c.Mark(done)
+	c.Call(step, p.Prctl, p.Flag(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), p.Int(1))
+}
+
+// rest sets the other sets. For the last calls before the exec CAP_SYS_ADMIN
+// may stay: execve computes the command's sets from the inheritable, ambient
+// and bounding ones alone and takes it away again (capabilities(7)).
+func (s *capSets) rest(c *compiler) {
+	if !s.change {
+		return
+	}
+	const step = "set capabilities"
+	sets := s.Sets
+	if s.keepAdmin {
+		sets.Effective |= 1 << unix.CAP_SYS_ADMIN
+		sets.Permitted |= 1 << unix.CAP_SYS_ADMIN
+	}
+	header := make([]byte, 8)
+	binary.LittleEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
+	data := make([]byte, 0, 24)
+	for _, d := range sets.UserData() {
+		data = binary.LittleEndian.AppendUint32(data, d.Effective)
+		data = binary.LittleEndian.AppendUint32(data, d.Permitted)
+		data = binary.LittleEndian.AppendUint32(data, d.Inheritable)
+	}
+	c.Call(step, p.Prctl, p.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), p.Flag(unix.PR_CAP_AMBIENT_CLEAR_ALL, "CLEAR_ALL"), p.Int(0), p.Int(0), p.Int(0))
+	c.Call(step, p.Capset, c.Data(header, "version 3"), c.Data(data, sets.Permitted.String()))
+	for n := range caps.Cap(64) {
+		if sets.Ambient.Has(n) {
+			c.Call(step, p.Prctl, p.Flag(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), p.Flag(unix.PR_CAP_AMBIENT_RAISE, "RAISE"),
+				p.Flag(uint64(n), n.String()), p.Int(0), p.Int(0))
+		}
+	}
+}
+
+// user takes on the command's ids.
+func (c *compiler) user(pr *specs.Process) {
+	const step = "become the user"
+	u := pr.User
+	groups := make([]byte, 4*len(u.AdditionalGids))
+	for i, g := range u.AdditionalGids {
+		binary.LittleEndian.PutUint32(groups[4*i:], g)
+	}
+	list := p.Null
+	if len(groups) > 0 {
+		list = c.Data(groups, "groups")
+	}
+	set := c.Call(step, p.Setgroups, p.Int(len(u.AdditionalGids)), list)
+	if c.newUser && len(groups) == 0 {
+		set.Tolerate(unix.EPERM) // user_namespaces(7): setgroups may be denied there
+	}
+	gid, uid := p.Int(int(u.GID)), p.Int(int(u.UID))
+	c.Call(step, p.Setresgid, gid, gid, gid)
+	c.Call(step, p.Setresuid, uid, uid, uid)
+}
+
+// awaitStart tells the parent that all is set up, then waits for one byte.
+// A command that cannot be found is reported before.
+func (c *compiler) awaitStart(pr *specs.Process, sync, fifo p.Arg) {
+	found := c.NewLabel()
+	names := candidates(pr)
+	for _, name := range names {
+		c.Call(execStep+name, p.Faccessat, atCwd, c.Str(name), p.Flag(unix.X_OK, "X_OK")).
+			Then(found).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+	}
+	for i, name := range names {
+		op := c.Call(execStep+name, p.Faccessat, atCwd, c.Str(name), p.Flag(unix.X_OK, "X_OK"))
+		if i < len(names)-1 {
+			op.Tolerate(unix.ENOENT, unix.ENOTDIR)
+		}
+	}
+	c.Mark(found)
+	c.Call("tell the parent", p.Write, sync, c.Str(msgReady), p.Int(1))
+	c.Call("tell the parent", p.Close, sync)
+	c.Call(waitStep, p.Read, fifo, c.Data(make([]byte, 8), "byte"), p.Int(1))
+	c.plan.waits = true
+}
+
+// waitStep is where a created container stands until it is started.
+const waitStep = "wait for start"
+
+// seccomp loads the filter; from here on only it and execve happen.
+func (c *compiler) seccomp() error {
+	profile := c.spec.Linux.Seccomp
+	if profile == nil {
+		return nil
+	}
+	filter, err := c.in.host.filter(profile)
+	if err != nil {
+		return errdefs.As(errdefs.ErrInvalid, err)
+	}
+	if filter.Notify {
+		return unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
+	}
+	code := filter.Bytes()
+	prog := c.Pointers("filter", p.Int(len(code)/8), c.Data(code, ""))
+	c.Call("load seccomp filter", p.Seccomp, p.Flag(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), p.Int(int(filter.Flags)), prog)
+	return nil
+}
+
+// execute runs the command: by its path, or the first executable of that name
+// in PATH, as execvp does. What cannot be executed is remembered against what
+// is not there: the second round reports it.
+func (c *compiler) execute(pr *specs.Process) {
+	args := c.Strings(pr.Args, "args")
+	env := c.Strings(pr.Env, "env")
+	names := candidates(pr)
+	for _, name := range names[:len(names)-1] {
+		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+	}
+	last := names[len(names)-1]
+	if len(names) == 1 {
+		c.Call(execStep+last, p.Execve, c.Str(last), args, env)
+		return
+	}
+	c.Call(execStep+last, p.Execve, c.Str(last), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+	for _, name := range names[:len(names)-1] {
+		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR)
+	}
+	c.Call(execStep+pr.Args[0]+" from PATH", p.Execve, c.Str(last), args, env)
+}
+
+// defaultPath is searched when the environment has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// candidates are the paths the command may be at, in order.
+func candidates(pr *specs.Process) []string {
+	name := pr.Args[0]
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	search := defaultPath
+	for _, e := range pr.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok && v != "" {
+			search = v
+		}
+	}
+	var out []string
+	for _, dir := range strings.Split(search, ":") {
+		if path.IsAbs(dir) { // "" and relative ones would mean the working directory
+			out = append(out, path.Join(dir, name))
+		}
+	}
+	if out == nil {
+		out = []string{path.Join("/", name)}
+	}
+	return out
+}

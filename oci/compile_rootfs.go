@@ -1,0 +1,347 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+// rootFilesystem attaches the container's root and mounts everything in it.
+// All of this happens in the container's own mount namespace, on top of the
+// host's "/", which stays reachable by path until enterRoot.
+func (c *compiler) rootFilesystem() error {
+	if c.ownMounts() {
+		// Mounts of the host may come in; none of ours may go out.
+		c.Call("keep mounts private", p.Mount, p.Null, c.Str("/"), p.Null, p.Flag(unix.MS_REC|unix.MS_SLAVE, "MS_REC|MS_SLAVE"), p.Null)
+		c.makeHidden()
+	}
+	if err := c.attachRoot(); err != nil {
+		return err
+	}
+	for i := range c.spec.Mounts {
+		if err := c.mount(&c.spec.Mounts[i]); err != nil {
+			return err
+		}
+	}
+	return c.devices()
+}
+
+// ownMounts tells whether the container has a mount namespace that is not the
+// caller's.
+func (c *compiler) ownMounts() bool { return hasNamespace(c.spec.Linux, specs.MountNamespace) }
+
+// makeHidden mounts the one empty filesystem that covers masked directories.
+// It lies below the container's root on the host's "/" and goes away with it.
+func (c *compiler) makeHidden() {
+	if len(c.spec.Linux.MaskedPaths) == 0 {
+		return
+	}
+	const step = "make the mask for directories"
+	c.hidden = c.Slot("mask")
+	c.newFilesystem(step, "tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
+		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, c.hidden)
+	c.Call(step, p.MoveMount, c.hidden, c.Str(""), atCwd, c.Str("/"), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+}
+
+// attachRoot makes c.root: the mount that becomes "/".
+func (c *compiler) attachRoot() error {
+	dir := c.rootPath()
+	switch {
+	case c.in.rootfs != nil && c.ownMounts():
+		c.root = c.inherit(inherited{name: "rootfs", file: c.in.rootfs})
+	case c.in.rootfs != nil:
+		return invalid("linux.namespaces: a root filesystem of layers needs a mount namespace")
+	case c.ownMounts():
+		c.root = c.Slot("root")
+		c.clone("bind root "+dir, atCwd, dir, true, unix.AT_SYMLINK_NOFOLLOW, c.root)
+	default:
+		// The caller's mount namespace is shared: its mounts stay as they are,
+		// the container only gets another root directory.
+		c.root = c.Slot("root")
+		c.Call("open root "+dir, p.Openat, atCwd, c.Str(dir), p.Flag(unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY|O_NOFOLLOW")).Store(c.root)
+	}
+	if !c.ownMounts() {
+		return nil
+	}
+	c.Call("attach root", p.MoveMount, c.root, c.Str(""), atCwd, c.Str("/"), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	return nil
+}
+
+func (c *compiler) rootPath() string {
+	if filepath.IsAbs(c.spec.Root.Path) {
+		return filepath.Clean(c.spec.Root.Path)
+	}
+	return filepath.Join(c.in.bundle, c.spec.Root.Path)
+}
+
+// mount compiles one entry of the specification's mounts.
+func (c *compiler) mount(m *specs.Mount) error {
+	o, err := parseMountOptions(m)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.bind:
+		return c.bind(m, &o)
+	case m.Type == "cgroup" || m.Type == "cgroup2":
+		return c.mountCgroups(m, &o)
+	}
+	c.mountFilesystem(m, &o)
+	return nil
+}
+
+// resolveFor says how a mount point is looked up: the filesystems that runtimes, tools and security modules trust
+// by their path: their mount point must be a real directory.
+func resolveFor(m *specs.Mount) uint64 {
+	switch m.Type {
+	case "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue":
+		return noLinks
+	}
+	if d := relative(m.Destination); d == "dev" || d == "proc" || d == "sys" || strings.HasPrefix(d, "dev/") {
+		return noLinks
+	}
+	return inRoot
+}
+
+func (c *compiler) bind(m *specs.Mount, o *mountOptions) error {
+	source := m.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(c.in.bundle, source)
+	}
+	if len(o.super) > 0 {
+		return invalid("mounts: %s: option %q means nothing for a bind mount", m.Destination, o.super[0])
+	}
+	kind := directory
+	if c.in.host.stat != nil {
+		isDir, err := c.in.host.stat(source)
+		if err != nil {
+			return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, fmt.Errorf("bind mount for %s: %w", m.Destination, err)),
+				"the source of a bind mount must exist on the host")
+		}
+		if !isDir {
+			kind = regularFile
+		}
+	}
+	step := fmt.Sprintf("bind %s on %s", source, m.Destination)
+	tree := c.Slot("tree")
+	c.clone(step, atCwd, source, o.recursive, 0, tree)
+	c.applyAttrs(step, tree, o)
+	c.attach(step, tree, c.target(step, m.Destination, kind, resolveFor(m)))
+	return nil
+}
+
+// applyAttrs gives a bind mount its own and its recursive attributes.
+func (c *compiler) applyAttrs(step string, tree p.Arg, o *mountOptions) {
+	if o.rset|o.rclr != 0 {
+		c.setAttr(step, tree, true, o.rset, o.rclr, 0)
+	}
+	if o.set|o.clear != 0 {
+		c.setAttr(step, tree, false, o.set, o.clear, 0)
+	}
+	if o.propagation != 0 {
+		c.setAttr(step, tree, o.recursiveP, 0, 0, o.propagation)
+	} else if !c.rootShared() {
+		// As runc and crun: what is bound does not stay connected to the host
+		// unless asked for.
+		c.setAttr(step, tree, true, 0, 0, unix.MS_PRIVATE)
+	}
+}
+
+func (c *compiler) rootShared() bool {
+	switch c.spec.Linux.RootfsPropagation {
+	case "shared", "rshared", "slave", "rslave":
+		return true
+	}
+	return false
+}
+
+// mountFilesystem mounts a filesystem by type.
+func (c *compiler) mountFilesystem(m *specs.Mount, o *mountOptions) {
+	step := fmt.Sprintf("mount %s on %s", m.Type, m.Destination)
+	fs := c.Slot("mount")
+	set := (o.set | o.rset) &^ unix.MOUNT_ATTR_RDONLY
+	c.newFilesystem(step, m.Type, m.Source, o.super, set, fs)
+	c.attach(step, fs, c.target(step, m.Destination, directory, resolveFor(m)))
+	if (o.set|o.rset)&unix.MOUNT_ATTR_RDONLY != 0 {
+		c.late = append(c.late, lateAttr{"make " + m.Destination + " read-only", fs, unix.MOUNT_ATTR_RDONLY})
+	}
+	if o.propagation != 0 {
+		c.setAttr(step, fs, o.recursiveP, 0, 0, o.propagation)
+	}
+}
+
+// newFilesystem makes a filesystem as a detached mount.
+func (c *compiler) newFilesystem(step, kind, source string, options []string, attrs uint64, into p.Arg) {
+	ctx := c.Slot("fs")
+	c.Call(step, p.Fsopen, c.Str(kind), p.Flag(unix.FSOPEN_CLOEXEC, "CLOEXEC")).Store(ctx)
+	if source != "" {
+		c.fsconfig(step, ctx, "source="+source)
+	}
+	for _, o := range options {
+		c.fsconfig(step, ctx, o)
+	}
+	c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_CMD_CREATE, "CMD_CREATE"), p.Null, p.Null, p.Int(0))
+	c.Call(step, p.Fsmount, ctx, p.Flag(unix.FSMOUNT_CLOEXEC, "CLOEXEC"), p.Flag(attrs, attrText(attrs))).Store(into)
+	c.Call(step, p.Close, ctx)
+}
+
+func (c *compiler) fsconfig(step string, ctx p.Arg, option string) {
+	step += " with " + option
+	if key, value, ok := strings.Cut(option, "="); ok {
+		c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_SET_STRING, "SET_STRING"), c.Str(key), c.Str(value), p.Int(0))
+		return
+	}
+	c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), c.Str(option), p.Null, p.Int(0))
+}
+
+// mountCgroups shows the container its own cgroup: one directory on v2, a
+// tmpfs with one directory for each hierarchy on v1.
+func (c *compiler) mountCgroups(m *specs.Mount, o *mountOptions) error {
+	if len(o.super) > 0 {
+		return unsupported("mounts: " + m.Destination + ": cgroup option " + o.super[0])
+	}
+	step := "mount cgroup on " + m.Destination
+	readOnly := (o.set | o.rset) & unix.MOUNT_ATTR_RDONLY
+	base := p.Arg{}
+	for _, g := range c.in.cgroups {
+		tree := c.Slot("tree")
+		c.clone(step, atCwd, g.Source, false, 0, tree)
+		c.setAttr(step, tree, false, o.set|readOnly, o.clear, unix.MS_PRIVATE)
+		if g.Name == "" {
+			c.attach(step, tree, c.target(step, m.Destination, directory, resolveFor(m)))
+			return nil
+		}
+		if base == (p.Arg{}) {
+			base = c.Slot("mount")
+			c.newFilesystem(step, "tmpfs", "cgroup", []string{"mode=755"}, (o.set|o.rset)&^unix.MOUNT_ATTR_RDONLY, base)
+			c.attach(step, base, c.target(step, m.Destination, directory, resolveFor(m)))
+			if readOnly != 0 {
+				c.late = append(c.late, lateAttr{"make " + m.Destination + " read-only", base, readOnly})
+			}
+		}
+		c.Call(step, p.Mkdirat, base, c.Str(g.Name), p.Flag(0o755, "0755"))
+		c.Call(step, p.MoveMount, tree, c.Str(""), base, c.Str(g.Name), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+		for _, link := range g.Links {
+			c.Call(step, p.Symlinkat, c.Str(g.Name), base, c.Str(link)).Tolerate(unix.EEXIST)
+		}
+	}
+	return nil
+}
+
+// restrictPaths hides the masked paths and makes the read-only ones so.
+func (c *compiler) restrictPaths() error {
+	l := c.spec.Linux
+	if len(l.MaskedPaths)+len(l.ReadonlyPaths) == 0 {
+		return nil
+	}
+	if !c.ownMounts() {
+		return invalid("linux.maskedPaths, readonlyPaths: they need a mount namespace")
+	}
+	for _, dest := range l.ReadonlyPaths {
+		c.makeReadOnly(dest)
+	}
+	for _, dest := range l.MaskedPaths {
+		c.mask(dest)
+	}
+	return nil
+}
+
+func (c *compiler) makeReadOnly(dest string) {
+	step := "make " + dest + " read-only"
+	done := c.NewLabel()
+	t, tree := c.Slot("target"), c.Slot("tree")
+	c.open(step, c.root, relative(dest), unix.O_PATH, inRoot).Store(t).OnErrno(unix.ENOENT, done).OnErrno(unix.ENOTDIR, done)
+	c.clone(step, t, "", true, 0, tree)
+	c.setAttr(step, tree, true, unix.MOUNT_ATTR_RDONLY, 0, 0)
+	c.attach(step, tree, t)
+	c.Mark(done)
+}
+
+// mask covers a file with /dev/null, a directory with the empty filesystem.
+func (c *compiler) mask(dest string) {
+	step := "mask " + dest
+	done, isDir := c.NewLabel(), c.NewLabel()
+	t, tree := c.Slot("target"), c.Slot("tree")
+	c.open(step, c.root, relative(dest), unix.O_PATH|unix.O_DIRECTORY, inRoot).
+		Store(t).Then(isDir).OnErrno(unix.ENOENT, done).Tolerate(unix.ENOTDIR)
+	// ENOTDIR also comes from a path through a file: then this fails the same.
+	c.open(step, c.root, relative(dest), unix.O_PATH, inRoot).Store(t).OnErrno(unix.ENOENT, done).OnErrno(unix.ENOTDIR, done)
+	c.clone(step, atCwd, "/dev/null", false, unix.AT_SYMLINK_NOFOLLOW, tree)
+	c.attach(step, tree, t).Then(done)
+	c.Mark(isDir)
+	c.clone(step, c.hidden, "", false, 0, tree)
+	c.attach(step, tree, t)
+	c.Mark(done)
+}
+
+// makeWorkingDirectory creates process.cwd when the image lacks it.
+func (c *compiler) makeWorkingDirectory() {
+	if pr := c.spec.Process; pr != nil && relative(pr.Cwd) != "" {
+		c.target("make working directory "+pr.Cwd, pr.Cwd, directory, inRoot)
+	}
+}
+
+// readOnlyMounts applies what had to wait for the last mount point.
+func (c *compiler) readOnlyMounts() {
+	for _, l := range c.late {
+		c.setAttr(l.step, l.mount, false, l.set, 0, 0)
+	}
+	if c.spec.Root.Readonly {
+		c.setAttr("make / read-only", c.root, false, unix.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+}
+
+// enterRoot makes c.root the root directory and lets go of the host's.
+func (c *compiler) enterRoot() {
+	const step = "enter root"
+	c.Call(step, p.Fchdir, c.root)
+	if c.ownMounts() {
+		// Root and old root change places on one directory: no put_old inside
+		// the image is needed (pivot_root(2), "pivot_root(".", ".")").
+		c.Call(step, p.PivotRoot, c.Str("."), c.Str("."))
+		c.leaveHost()
+	} else {
+		c.Call(step, p.Chroot, c.Str("."))
+		c.Call(step, p.Chdir, c.Str("/"))
+	}
+	if name := c.spec.Linux.RootfsPropagation; name != "" {
+		flag := propagations[name].flag
+		if propagations[name].rec {
+			flag |= unix.MS_REC
+		}
+		c.Call("set propagation of /", p.Mount, p.Null, c.Str("/"), p.Null, p.Flag(flag, name), p.Null)
+	}
+}
+
+// leaveHost unmounts the host's root, which lies on top of the container's
+// after pivot_root, and before it the mask that lies on top of both. Then it
+// makes sure that nothing is left there: ".." of the root would lead into it.
+func (c *compiler) leaveHost() {
+	const step = "leave the host's root"
+	detach := p.Flag(unix.MNT_DETACH, "MNT_DETACH")
+	if c.hidden != (p.Arg{}) {
+		c.Call(step, p.Umount2, c.Str("."), detach)
+	}
+	c.Call(step, p.Umount2, c.Str("."), detach)
+	c.Call(step, p.Chdir, c.Str("/"))
+	check := c.Slot("root")
+	c.open("check that the host's root is gone", atCwd, "/..", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV).Store(check)
+	c.Call("check that the host's root is gone", p.Close, check)
+}
+
+// statDir tells whether path is a directory, following links as the kernel
+// will.
+func statDir(path string) (bool, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return fi.IsDir(), nil
+}

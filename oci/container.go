@@ -1,0 +1,253 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/cgroup"
+)
+
+// A container used through the OCI command line has a directory of its own
+// below the runtime's root:
+//
+//	config.json  the specification it was created from
+//	state.json   its record (struct record)
+//	program      while created: the program its process runs, with the report
+//	start        while created: the fifo that starts it
+//
+// The directory is locked (flock) during every change.
+
+// Store is the directory of all containers of one runtime root.
+type Store struct {
+	Root string
+}
+
+// Container is one container of a Store, locked. Close releases it.
+type Container struct {
+	dir  *os.File // holds the lock
+	path string
+	record
+}
+
+// record is what state.json holds.
+type record struct {
+	ID      string       `json:"id"`
+	Bundle  string       `json:"bundle"`
+	Pid     int          `json:"pid"`
+	Started uint64       `json:"startTime"` // of the process, clock ticks since boot; tells a reused pid
+	Created time.Time    `json:"created"`
+	Cgroup  cgroup.State `json:"cgroup"`
+}
+
+// validID is what may be a container's name: it becomes part of paths.
+var validID = regexp.MustCompile(`^[A-Za-z0-9_+-][A-Za-z0-9_+.-]*$`)
+
+// CheckID refuses names that are no container ids.
+func CheckID(id string) error {
+	if len(id) > 1024 || !validID.MatchString(id) {
+		return errdefs.As(errdefs.ErrInvalid,
+			fmt.Errorf("container id %q: letters, digits and _ + - . only, not beginning with a dot", id))
+	}
+	return nil
+}
+
+// New makes the container's directory and locks it. The container does not
+// exist for others until its record is written.
+func (s *Store) New(id, bundle string, config []byte) (*Container, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	path := filepath.Join(s.Root, id)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil, errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s exists already", id)),
+				"delete it first, or take another id")
+		}
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	c, err := lock(path)
+	if err != nil {
+		os.Remove(path)
+		return nil, err
+	}
+	c.record = record{ID: id, Bundle: bundle, Created: time.Now().UTC()}
+	if err := os.WriteFile(filepath.Join(path, "config.json"), config, 0o600); err != nil {
+		c.Remove()
+		return nil, err
+	}
+	return c, nil
+}
+
+func lock(path string) (*Container, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return &Container{dir: dir, path: path}, nil
+}
+
+// Open finds and locks a container.
+func (s *Store) Open(id string) (*Container, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	notFound := errdefs.As(errdefs.ErrNotFound, fmt.Errorf("container %s does not exist", id))
+	c, err := lock(filepath.Join(s.Root, id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, notFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(filepath.Join(c.path, "state.json"))
+	if errors.Is(err, fs.ErrNotExist) { // deleted while we waited, or its creation failed half-way
+		c.Close()
+		return nil, notFound
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &c.record)
+	}
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("read record of container %s: %w", id, err)
+	}
+	return c, nil
+}
+
+// List returns the ids of all containers, sorted.
+func (s *Store) List() ([]string, error) {
+	entries, err := os.ReadDir(s.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && CheckID(e.Name()) == nil {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// Close unlocks the container.
+func (c *Container) Close() { c.dir.Close() }
+
+// Remove deletes the container's directory and unlocks it.
+func (c *Container) Remove() error {
+	err := os.RemoveAll(c.path)
+	c.Close()
+	return err
+}
+
+// save writes the record, atomically.
+func (c *Container) save() error {
+	b, err := json.Marshal(&c.record)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(c.path, "state.json.new")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("write record of container %s: %w", c.ID, err)
+	}
+	return os.Rename(tmp, filepath.Join(c.path, "state.json"))
+}
+
+// Spec is the specification the container was created from.
+func (c *Container) Spec() (*specs.Spec, error) {
+	b, err := os.ReadFile(filepath.Join(c.path, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	return ParseSpec(b)
+}
+
+// ParseSpec reads a config.json.
+func ParseSpec(b []byte) (*specs.Spec, error) {
+	spec := &specs.Spec{}
+	if err := json.Unmarshal(b, spec); err != nil {
+		return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("config.json: %w", err))
+	}
+	if spec.Linux == nil {
+		spec.Linux = &specs.Linux{}
+	}
+	return spec, nil
+}
+
+// Status is the container's state now, as the kernel knows it.
+func (c *Container) Status() specs.ContainerState {
+	if c.Pid == 0 {
+		return specs.StateCreating
+	}
+	if !c.alive() {
+		return specs.StateStopped
+	}
+	if _, err := os.Lstat(filepath.Join(c.path, startFifo)); err == nil {
+		return specs.StateCreated
+	}
+	if g, err := c.Group(); err == nil {
+		defer g.Close()
+		if frozen, err := g.Frozen(); err == nil && frozen {
+			return statePaused
+		}
+	}
+	return specs.StateRunning
+}
+
+// statePaused is runc's addition to the specification's states.
+const statePaused specs.ContainerState = "paused"
+
+// alive tells whether the recorded process still runs.
+func (c *Container) alive() bool {
+	started, state, err := procStat(c.Pid)
+	return err == nil && started == c.Started && state != 'Z' && state != 'X'
+}
+
+// Pidfd opens the container's first process. It fails with ErrNotFound class
+// when that has ended.
+func (c *Container) Pidfd() (*os.File, error) {
+	fd, err := unix.PidfdOpen(c.Pid, 0)
+	if err == nil && !c.alive() { // checked after opening: the descriptor cannot be another's
+		unix.Close(fd)
+		err = unix.ESRCH
+	}
+	if err != nil {
+		return nil, errdefs.As(errdefs.ErrNotFound, fmt.Errorf("container %s is not running", c.ID))
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// Group is the container's cgroup; the caller closes it.
+func (c *Container) Group() (*cgroup.Group, error) { return cgroup.Restore(c.Cgroup) }
+
+// State is the container's state as the specification defines it.
+func (c *Container) State() (*specs.State, error) {
+	spec, err := c.Spec()
+	if err != nil {
+		return nil, err
+	}
+	st := &specs.State{Version: specs.Version, ID: c.ID, Status: c.Status(), Pid: c.Pid, Bundle: c.Bundle, Annotations: spec.Annotations}
+	if st.Status == specs.StateStopped {
+		st.Pid = 0
+	}
+	return st, nil
+}

@@ -1,0 +1,82 @@
+package oci
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/kernel/caps"
+	"github.com/berth-containers/berth/kernel/seccomp"
+)
+
+// hostLimits is what the calling process may give to a container.
+type hostLimits struct {
+	caps        caps.Set // capabilities it holds and may pass on
+	sysResource bool     // CAP_SYS_RESOURCE: it may raise limits
+	setgroups   bool     // it may leave setgroups allowed in a new user namespace
+	oomScoreAdj int      // its own
+	hard        func(resource int) uint64
+	stat        func(path string) (isDir bool, err error)
+	filter      func(*specs.LinuxSeccomp) (*seccomp.Filter, error)
+}
+
+// thisHost asks the kernel about the calling process. oom tells whether
+// oomScoreAdj will be needed.
+func thisHost(oom bool) (hostLimits, error) {
+	h := hostLimits{stat: statDir, filter: seccomp.Compile, hard: ownHardLimit}
+	held, err := caps.Held()
+	if err != nil {
+		return h, err
+	}
+	h.caps = held.Bounding & held.Permitted
+	h.sysResource = held.Effective.Has(unix.CAP_SYS_RESOURCE)
+	h.setgroups = held.Effective.Has(unix.CAP_SETGID)
+	if !oom {
+		return h, nil
+	}
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err == nil {
+		h.oomScoreAdj, err = strconv.Atoi(string(bytes.TrimSpace(b)))
+	}
+	return h, err
+}
+
+// anyHost allows everything: for plans that are only looked at.
+func anyHost() hostLimits {
+	return hostLimits{caps: ^caps.Set(0), sysResource: true, setgroups: true, filter: seccomp.Compile}
+}
+
+func (h *hostLimits) hardLimit(resource int) uint64 {
+	if h.hard == nil {
+		return unix.RLIM_INFINITY
+	}
+	return h.hard(resource)
+}
+
+func ownHardLimit(resource int) uint64 {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(resource, &r); err != nil {
+		return unix.RLIM_INFINITY
+	}
+	return r.Max
+}
+
+var rlimits = []string{
+	"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS",
+	"LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+}
+
+// rlimitNumber is the kernel's number of RLIMIT_NAME (the generic numbering of
+// x86 and arm).
+func rlimitNumber(name string) (int, bool) {
+	for i, n := range rlimits {
+		if strings.TrimPrefix(name, "RLIMIT_") == n && strings.HasPrefix(name, "RLIMIT_") {
+			return i, true
+		}
+	}
+	return 0, false
+}

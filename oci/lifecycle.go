@@ -1,0 +1,325 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/cgroup"
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+const (
+	startFifo   = "start"
+	programFile = "program"
+)
+
+// LaunchOptions are the choices of create and run that are not in the
+// specification.
+type LaunchOptions struct {
+	Stdio      Stdio
+	ExtraFiles []*os.File
+	// Wait leaves the container created; Start makes it run its command.
+	Wait bool
+}
+
+// Launch makes the container's cgroup and process and records them. On error
+// the container is removed, with everything made for it.
+func (c *Container) Launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Process, error) {
+	pr, err := c.launch(r, spec, o)
+	if err == nil {
+		return pr, nil
+	}
+	if derr := c.dismantle(); derr != nil {
+		err = errors.Join(err, derr)
+	}
+	return nil, err
+}
+
+func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Process, error) {
+	if err := check(spec); err != nil {
+		return nil, err
+	}
+	g, err := cgroup.Create(cgroupPath(spec, c.ID), Resources(spec))
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	c.Cgroup = g.State()
+	// Recorded before there is a process: whoever finds the record can clean up.
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g}
+	var wait *inherited
+	var image *os.File
+	if o.Wait {
+		if wait, image, err = c.waiting(); err != nil {
+			return nil, err
+		}
+		defer image.Close()
+		defer wait.file.Close()
+	}
+	plan, closeFiles, err := r.plan(req, wait)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFiles()
+	pr, err := r.launch(plan, o.Stdio, image)
+	if err != nil {
+		return nil, err
+	}
+	return pr, c.adopt(pr)
+}
+
+// adopt records the process.
+func (c *Container) adopt(pr *Process) error {
+	started, _, err := procStat(pr.Pid)
+	if err == nil {
+		c.Pid, c.Started = pr.Pid, started
+		err = c.save()
+	}
+	if err != nil {
+		pr.abandon()
+		pr.Close()
+	}
+	return err
+}
+
+// waiting makes the files of a container that waits to be started.
+func (c *Container) waiting() (*inherited, *os.File, error) {
+	fifo := filepath.Join(c.path, startFifo)
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("make start fifo: %w", err)
+	}
+	// Both ways, so that there is always a writer and reading waits.
+	f, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open start fifo: %w", err)
+	}
+	image, err := os.OpenFile(filepath.Join(c.path, programFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	_ = f.Fd() // blocking: the container's read shall wait
+	return &inherited{name: "start", file: f}, image, nil
+}
+
+// cgroupPath is the specification's cgroupsPath, or one named after the
+// container below the caller's own cgroup.
+func cgroupPath(spec *specs.Spec, id string) string {
+	if spec.Linux.CgroupsPath != "" {
+		return spec.Linux.CgroupsPath
+	}
+	return id
+}
+
+// Start lets a created container run its command. It returns when the command
+// runs, or with the reason why it cannot.
+func (c *Container) Start() error {
+	if st := c.Status(); st != specs.StateCreated {
+		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s, not created", c.ID, st))
+	}
+	path := filepath.Join(c.path, startFifo)
+	fifo, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	defer fifo.Close()
+	image, err := os.Open(filepath.Join(c.path, programFile))
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	defer image.Close()
+	if _, err := fifo.Write([]byte("s")); err != nil {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	if err := readersGone(fifo); err != nil {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	report, err := p.ReadReport(image)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.Remove(path), os.Remove(image.Name())); err != nil {
+		return fmt.Errorf("start container %s: %w", c.ID, err)
+	}
+	if report.Failed {
+		return c.startFailed(report)
+	}
+	return nil
+}
+
+// readersGone waits until the process has let go of the fifo: it ran its
+// command, or ended.
+func readersGone(fifo *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(fifo.Fd())}}
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return err
+		}
+		if fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+			return nil
+		}
+	}
+}
+
+// startFailed names the failed step: the program is the same when compiled
+// again from the same specification, waiting included.
+func (c *Container) startFailed(report p.Report) error {
+	spec, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	// Only the steps of the command itself come after waiting.
+	return stepError(execStep+spec.Process.Args[0], report.Errno)
+}
+
+// Kill sends a signal to the container's first process, or with all to each of
+// its processes.
+func (c *Container) Kill(sig unix.Signal, all bool) error {
+	if all {
+		g, err := c.Group()
+		if err != nil {
+			return err
+		}
+		defer g.Close()
+		return g.Kill(sig)
+	}
+	pidfd, err := c.Pidfd()
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	if err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); err != nil {
+		return fmt.Errorf("signal container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// Delete removes a stopped container; with force one in any state.
+func (c *Container) Delete(force bool) error {
+	st := c.Status()
+	if st != specs.StateStopped && st != specs.StateCreating && !force {
+		c.Close()
+		return errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s", c.ID, st)),
+			"stop it first, or delete it with --force")
+	}
+	return c.dismantle()
+}
+
+// dismantle kills what runs in the container and removes all traces of it.
+func (c *Container) dismantle() error {
+	if len(c.Cgroup.Dirs) > 0 {
+		g, err := c.Group()
+		if err == nil {
+			err = errors.Join(g.Kill(unix.SIGKILL), g.Destroy(), g.Close())
+		}
+		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			c.Close()
+			return fmt.Errorf("delete container %s: %w", c.ID, err)
+		}
+	}
+	return c.Remove()
+}
+
+// allowedDevices may be used in every container, on top of what the
+// specification says (runc's list): making nodes, the default devices and the
+// terminals.
+func allowedDevices() []specs.LinuxDeviceCgroup {
+	var out []specs.LinuxDeviceCgroup
+	for _, rule := range []string{
+		"c *:* m", "b *:* m", "c 1:3 rwm", "c 1:8 rwm", "c 1:7 rwm", "c 5:0 rwm", "c 1:5 rwm", "c 1:9 rwm", "c 136:* rwm", "c 5:2 rwm",
+	} {
+		var d specs.LinuxDeviceCgroup
+		var numbers string
+		f := strings.Fields(rule)
+		d.Allow, d.Type, numbers, d.Access = true, f[0], f[1], f[2]
+		var major, minor int64
+		if n, _ := fmt.Sscanf(numbers, "%d:%d", &major, &minor); n >= 1 {
+			d.Major = &major
+			if n == 2 {
+				d.Minor = &minor
+			}
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// Resources are the limits of a specification, with the device rules every
+// container has: everything is denied, then the specification's rules apply,
+// then the default devices are allowed.
+func Resources(spec *specs.Spec) *specs.LinuxResources {
+	res := specs.LinuxResources{}
+	if spec.Linux.Resources != nil {
+		res = *spec.Linux.Resources
+	}
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	rules = append(rules, res.Devices...)
+	res.Devices = append(rules, allowedDevices()...)
+	return &res
+}
+
+// ExecOptions are the choices of exec that are not in the process description.
+type ExecOptions struct {
+	Stdio      Stdio
+	ExtraFiles []*os.File
+	// IgnorePaused starts the process in a paused container too; it then waits
+	// for the container to be resumed.
+	IgnorePaused bool
+}
+
+// Exec starts another process in the container.
+func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o ExecOptions) (*Process, error) {
+	switch st := c.Status(); {
+	case st == statePaused && !o.IgnorePaused:
+		return nil, errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is paused", c.ID)), "resume it first")
+	case st != statePaused && st != specs.StateRunning && st != specs.StateCreated:
+		return nil, errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s, not running", c.ID, st))
+	}
+	pidfd, err := c.Pidfd()
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	g, err := c.Group()
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	return r.Exec(&ExecRequest{
+		InitPid: c.Pid, InitPidfd: pidfd, Spec: spec, Process: process, Cgroup: g, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles,
+	})
+}
+
+// Pause freezes all processes of the container.
+func (c *Container) Pause() error {
+	if st := c.Status(); st != specs.StateRunning && st != specs.StateCreated {
+		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s, not running", c.ID, st))
+	}
+	return c.withGroup((*cgroup.Group).Freeze)
+}
+
+// Resume thaws a paused container.
+func (c *Container) Resume() error {
+	if st := c.Status(); st != statePaused {
+		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s, not paused", c.ID, st))
+	}
+	return c.withGroup((*cgroup.Group).Thaw)
+}
+
+func (c *Container) withGroup(act func(*cgroup.Group) error) error {
+	g, err := c.Group()
+	if err != nil {
+		return err
+	}
+	return errors.Join(act(g), g.Close())
+}

@@ -1,0 +1,302 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+// Runner starts containers and execs. It holds what all of them share: the
+// sealed interpreter and the cache of compiled seccomp filters. It is safe for
+// concurrent use.
+type Runner struct {
+	interpreter *p.Interpreter
+	options     RunnerOptions
+}
+
+// Process is a started process of a container. Its parent is the caller.
+type Process struct {
+	// Pid is the process's id in the caller's pid namespace.
+	Pid int
+	// Pidfd refers to the process; it becomes readable when it exits. The
+	// holder of the Process closes it.
+	Pidfd *os.File
+	// Console is the terminal's master, nil without a terminal. The holder of
+	// the Process closes it.
+	Console *os.File
+
+	plan  *Plan
+	image *os.File
+}
+
+// Wait blocks until the process has ended and reaps it. Only the parent may,
+// and only once.
+func (pr *Process) Wait() (syscall.WaitStatus, error) {
+	var ws syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(pr.Pid, &ws, 0, nil)
+		if err == nil {
+			return ws, nil
+		}
+		if err != syscall.EINTR {
+			return 0, fmt.Errorf("wait for process %d: %w", pr.Pid, err)
+		}
+	}
+}
+
+// Close releases the descriptors. It does not end the process.
+func (pr *Process) Close() {
+	for _, f := range []*os.File{pr.Pidfd, pr.Console} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Signal sends sig to the process, never to another that got its number.
+func (pr *Process) Signal(sig unix.Signal) error {
+	err := unix.PidfdSendSignal(int(pr.Pidfd.Fd()), sig, nil, 0)
+	if err != nil {
+		return fmt.Errorf("signal process %d: %w", pr.Pid, err)
+	}
+	return nil
+}
+
+// Stdio are the standard streams of a command; nil means /dev/null. They are
+// not used with a terminal.
+type Stdio struct {
+	In, Out, Err *os.File
+}
+
+// launch makes the plan's process and follows it until it runs the command,
+// waits to be started, or has failed. image is where the encoded program goes;
+// nil: a memory file.
+func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File) (*Process, error) {
+	code, err := plan.Program.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if image == nil {
+		if image, err = p.NewImage(code); err != nil {
+			return nil, err
+		}
+		defer image.Close()
+	} else if _, err := image.WriteAt(code, 0); err != nil {
+		return nil, fmt.Errorf("write program: %w", err)
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	pr, err := r.spawn(plan, stdio, image, theirs)
+	theirs.Close()
+	if err != nil {
+		return nil, err
+	}
+	ready := pr.follow(ours)
+	if err := pr.settle(ready); err != nil {
+		pr.Close()
+		return nil, err
+	}
+	return pr, nil
+}
+
+// spawn opens what is to be inherited and starts the process.
+func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process, error) {
+	var opened []*os.File
+	defer func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}()
+	open := func(path string, flags int) (*os.File, error) {
+		f, err := os.OpenFile(path, flags, 0)
+		if err == nil {
+			opened = append(opened, f)
+		}
+		return f, err
+	}
+	l := p.Launch{Image: image, Attr: &plan.attr, Name: "berth:init"}
+	for _, in := range plan.files {
+		f := in.file
+		if in.path != "" {
+			var err error
+			if f, err = open(in.path, unix.O_RDONLY|unix.O_CLOEXEC); err != nil {
+				return nil, fmt.Errorf("%s: %w", in.name, err)
+			}
+		}
+		l.Files = append(l.Files, f)
+	}
+	l.Files[0] = sync
+	for i, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
+		if f == nil {
+			var err error
+			if f, err = open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC); err != nil {
+				return nil, err
+			}
+		}
+		l.Stdio[i] = f
+	}
+	pid, pidfd, err := r.interpreter.Start(&l)
+	if err != nil {
+		return nil, fmt.Errorf("make the container's process: %w", err)
+	}
+	return &Process{Pid: pid, Pidfd: pidfd, plan: plan, image: image}, nil
+}
+
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make sync socket: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "sync"), os.NewFile(uintptr(fds[1]), "sync"), nil
+}
+
+// follow reads what the process says until it closes the socket: by running
+// the command, by telling that it waits (ready), or by ending.
+func (pr *Process) follow(sync *os.File) (ready bool) {
+	buf := make([]byte, 8)
+	oob := make([]byte, unix.CmsgSpace(4))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(int(sync.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return ready
+		}
+		switch string(buf[:n]) {
+		case msgReady:
+			ready = true
+		case msgConsole:
+			pr.takeMaster(oob[:oobn])
+		}
+	}
+}
+
+// takeMaster keeps the terminal's master that came with a message.
+func (pr *Process) takeMaster(oob []byte) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return
+	}
+	for _, fd := range fds {
+		if pr.Console != nil {
+			unix.Close(fd)
+			continue
+		}
+		unix.SetNonblock(fd, true)
+		pr.Console = os.NewFile(uintptr(fd), "/dev/ptmx")
+	}
+}
+
+// errNoTerminal: the container offered something else than a terminal.
+var errNoTerminal = errors.New("open terminal: /dev/pts/ptmx of the container is no terminal")
+
+// checkMaster makes sure that the descriptor is the master of a
+// pseudoterminal: in a running container the name may lead anywhere.
+func (pr *Process) checkMaster() error {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if pr.Console == nil {
+		return errNoTerminal
+	}
+	fd := int(pr.Console.Fd())
+	if unix.Fstat(fd, &st) != nil || unix.Fstatfs(fd, &fs) != nil ||
+		st.Rdev != unix.Mkdev(5, 2) || fs.Type != unix.DEVPTS_SUPER_MAGIC {
+		return errNoTerminal
+	}
+	unix.SetNonblock(fd, true) // Fd made it blocking
+	return nil
+}
+
+// settle decides from the program's report how the set-up went, and on failure
+// reaps what is left of it.
+func (pr *Process) settle(ready bool) error {
+	if err := pr.becomeClone(); err != nil {
+		return err
+	}
+	report, err := p.ReadReport(pr.image)
+	if err != nil {
+		pr.abandon()
+		return err
+	}
+	if report.Failed {
+		pr.abandon()
+		return stepError(pr.plan.Program.Step(report.Op), report.Errno)
+	}
+	if pr.plan.waits && !ready {
+		return pr.diedIn(report)
+	}
+	if !ready && report.Op < pr.plan.firstExec() {
+		return pr.diedIn(report)
+	}
+	if pr.plan.terminal {
+		if err := pr.checkMaster(); err != nil {
+			pr.abandon()
+			return err
+		}
+	}
+	return nil
+}
+
+// firstExec is the index of the first op that runs the command.
+func (plan *Plan) firstExec() int {
+	for i := range plan.Program.Len() {
+		if plan.Program.Op(i).Sys == p.Execve {
+			return i
+		}
+	}
+	return plan.Program.Len()
+}
+
+// becomeClone follows a process that cloned itself into a joined pid
+// namespace: reaps the first and takes the second.
+func (pr *Process) becomeClone() error {
+	if !pr.plan.joinPID {
+		return nil
+	}
+	second, err := pr.plan.Program.ReadSlot(pr.image, pr.plan.pidSlot)
+	if err != nil || second == 0 {
+		return err // it failed before
+	}
+	if _, err := pr.Wait(); err != nil {
+		return err
+	}
+	pr.Pidfd.Close()
+	pr.Pid = int(second)
+	// Our own child that is not reaped: the number cannot have been reused.
+	fd, err := unix.PidfdOpen(pr.Pid, 0)
+	if err != nil {
+		return fmt.Errorf("open process %d: %w", pr.Pid, err)
+	}
+	pr.Pidfd = os.NewFile(uintptr(fd), "pidfd")
+	return nil
+}
+
+// abandon ends and reaps the process.
+func (pr *Process) abandon() syscall.WaitStatus {
+	_ = pr.Signal(unix.SIGKILL) // it may have ended
+	ws, _ := pr.Wait()
+	return ws
+}
+
+// diedIn is the error for a process that was killed during its set-up.
+func (pr *Process) diedIn(report p.Report) error {
+	ws := pr.abandon()
+	return fmt.Errorf("%s: the process was killed (%s) before the command ran: is the memory or pids limit too small?",
+		pr.plan.Program.Step(report.Op), ws.Signal())
+}
+
+// Warnings say what this host could not give and was left as inherited.
+func (pr *Process) Warnings() []string { return pr.plan.Warnings }

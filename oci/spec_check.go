@@ -1,0 +1,275 @@
+package oci
+
+import (
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// check refuses what the compiler cannot build: first what contradicts the
+// specification, then each field that is valid but not done, by its name.
+// Nothing of a specification is left out in silence.
+func check(s *specs.Spec) error {
+	for _, f := range []func(*specs.Spec) error{checkVersion, checkRoot, checkMounts, checkNamespaces, checkUnsupported} {
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+	if s.Process == nil {
+		return nil
+	}
+	return CheckProcess(s.Process)
+}
+
+func checkVersion(s *specs.Spec) error {
+	if !strings.HasPrefix(s.Version, "1.") {
+		return invalid("ociVersion %q: version 1 is needed", s.Version)
+	}
+	return nil
+}
+
+func checkRoot(s *specs.Spec) error {
+	switch {
+	case s.Linux == nil:
+		return invalid("linux: missing")
+	case s.Root == nil || s.Root.Path == "":
+		return invalid("root.path: missing")
+	case strings.ContainsRune(s.Hostname+s.Domainname+s.Root.Path, 0):
+		return invalid("a string has a NUL character")
+	case s.Hostname != "" && !hasNamespace(s.Linux, specs.UTSNamespace):
+		return invalid("hostname %q: needs a uts namespace, or the host's name would change", s.Hostname)
+	case s.Domainname != "" && !hasNamespace(s.Linux, specs.UTSNamespace):
+		return invalid("domainname %q: needs a uts namespace, or the host's name would change", s.Domainname)
+	}
+	if _, ok := propagations[s.Linux.RootfsPropagation]; !ok && s.Linux.RootfsPropagation != "" {
+		return invalid("linux.rootfsPropagation %q: unknown", s.Linux.RootfsPropagation)
+	}
+	if !hasNamespace(s.Linux, specs.MountNamespace) && (s.Root.Readonly || s.Linux.RootfsPropagation != "") {
+		return invalid("root.readonly, linux.rootfsPropagation: they need a mount namespace")
+	}
+	return checkLinuxPaths(s.Linux)
+}
+
+func checkLinuxPaths(l *specs.Linux) error {
+	for _, list := range [][]string{l.MaskedPaths, l.ReadonlyPaths} {
+		for _, p := range list {
+			if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
+				return invalid("masked or read-only path %q: must be absolute", p)
+			}
+		}
+	}
+	for _, d := range l.Devices {
+		if !path.IsAbs(d.Path) || path.Clean(d.Path) == "/" {
+			return invalid("linux.devices: path %q: must be absolute", d.Path)
+		}
+	}
+	return nil
+}
+
+func checkMounts(s *specs.Spec) error {
+	for _, m := range s.Mounts {
+		if m.Destination == "" || strings.ContainsRune(m.Destination+m.Source+m.Type, 0) {
+			return invalid("mounts: destination %q: must be a path", m.Destination)
+		}
+		if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+			return unsupported("mounts: " + m.Destination + ": uidMappings")
+		}
+		if err := checkOverProc(&m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// procFiles may be covered by bind mounts: what lxcfs and its like replace.
+var procFiles = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
+	"/proc/loadavg", "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+// checkOverProc refuses mounts inside /proc, which would redirect what the
+// runtime, the container's tools and the security modules read and write there.
+func checkOverProc(m *specs.Mount) error {
+	dest := path.Clean("/" + m.Destination)
+	if dest == "/proc" {
+		if m.Type != "proc" && !isBind(m) {
+			return invalid("mounts: %s: only proc may be mounted there", dest)
+		}
+		return nil
+	}
+	if !strings.HasPrefix(dest, "/proc/") {
+		return nil
+	}
+	for _, f := range procFiles {
+		if dest == f && isBind(m) {
+			return nil
+		}
+	}
+	return invalid("mounts: %s: must not be inside /proc", dest)
+}
+
+// namespaceFlags gives the clone flag of each namespace type.
+var namespaceFlags = []struct {
+	kind specs.LinuxNamespaceType
+	flag uintptr
+	name string
+}{
+	// The user namespace comes first: it owns those made or joined after it.
+	{specs.UserNamespace, 0x10000000, "CLONE_NEWUSER"},
+	{specs.MountNamespace, 0x00020000, "CLONE_NEWNS"},
+	{specs.NetworkNamespace, 0x40000000, "CLONE_NEWNET"},
+	{specs.IPCNamespace, 0x08000000, "CLONE_NEWIPC"},
+	{specs.UTSNamespace, 0x04000000, "CLONE_NEWUTS"},
+	{specs.CgroupNamespace, 0x02000000, "CLONE_NEWCGROUP"},
+	{specs.TimeNamespace, 0x00000080, "CLONE_NEWTIME"},
+	{specs.PIDNamespace, 0x20000000, "CLONE_NEWPID"},
+}
+
+func hasNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
+	for _, n := range l.Namespaces {
+		if n.Type == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func checkNamespaces(s *specs.Spec) error {
+	seen := map[specs.LinuxNamespaceType]bool{}
+	newUser := false
+	joined := ""
+	for _, n := range s.Linux.Namespaces {
+		known := false
+		for _, f := range namespaceFlags {
+			known = known || f.kind == n.Type
+		}
+		switch {
+		case !known:
+			return invalid("linux.namespaces: unknown type %q", n.Type)
+		case seen[n.Type]:
+			return invalid("linux.namespaces: %s twice", n.Type)
+		case n.Path != "" && !path.IsAbs(n.Path):
+			return invalid("linux.namespaces: %s: path %q: must be absolute", n.Type, n.Path)
+		case n.Path != "" && n.Type != specs.UserNamespace:
+			joined = string(n.Type)
+		}
+		seen[n.Type] = true
+		newUser = newUser || n.Type == specs.UserNamespace && n.Path == ""
+	}
+	switch {
+	case newUser && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0):
+		return invalid("linux.uidMappings, gidMappings: a new user namespace needs both")
+	case newUser && joined != "":
+		return unsupported("linux.namespaces: a new user namespace together with a joined " + joined + " namespace")
+	case !newUser && len(s.Linux.UIDMappings)+len(s.Linux.GIDMappings) > 0:
+		return invalid("linux.uidMappings, gidMappings: they need a new user namespace")
+	}
+	return checkSysctls(s)
+}
+
+// checkSysctls lets only kernel parameters through that belong to a namespace
+// of the container's own: any other would change the host.
+func checkSysctls(s *specs.Spec) error {
+	for key := range s.Linux.Sysctl {
+		name := strings.ReplaceAll(key, "/", ".")
+		var needs specs.LinuxNamespaceType
+		switch {
+		case strings.Contains(name, "..") || strings.ContainsRune(name, 0):
+			return invalid("linux.sysctl: bad name %q", key)
+		case strings.HasPrefix(name, "net."):
+			needs = specs.NetworkNamespace
+		case strings.HasPrefix(name, "fs.mqueue."), isIPCSysctl(name):
+			needs = specs.IPCNamespace
+		case name == "kernel.domainname":
+			needs = specs.UTSNamespace
+		case name == "kernel.hostname":
+			return invalid("linux.sysctl: %s: use hostname", key)
+		default:
+			return invalid("linux.sysctl: %s: belongs to no namespace, setting it would change the host", key)
+		}
+		if !hasNamespace(s.Linux, needs) {
+			return invalid("linux.sysctl: %s: needs a %s namespace, or the host would change", key, needs)
+		}
+	}
+	return nil
+}
+
+func isIPCSysctl(name string) bool {
+	switch name {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+		"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
+		return true
+	}
+	return false
+}
+
+// checkUnsupported names what the specification has and this compiler has not.
+func checkUnsupported(s *specs.Spec) error {
+	l := s.Linux
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{
+		{s.Hooks != nil && !emptyHooks(s.Hooks), "hooks"},
+		{s.VM != nil, "vm"}, {s.Windows != nil, "windows"}, {s.Solaris != nil, "solaris"}, {s.ZOS != nil, "zos"},
+		{l.MountLabel != "", "linux.mountLabel"},
+		{l.IntelRdt != nil, "linux.intelRdt"},
+		{l.Personality != nil, "linux.personality"},
+		{len(l.TimeOffsets) > 0, "linux.timeOffsets"},
+		{len(l.NetDevices) > 0, "linux.netDevices"},
+		{l.MemoryPolicy != nil, "linux.memoryPolicy"},
+		{l.Seccomp != nil && l.Seccomp.ListenerPath != "", "linux.seccomp.listenerPath"},
+	} {
+		if f.set {
+			return unsupported(f.name)
+		}
+	}
+	return nil
+}
+
+func emptyHooks(h *specs.Hooks) bool {
+	//nolint:staticcheck // the deprecated prestart hooks count too
+	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0
+}
+
+// CheckProcess refuses a process description that is wrong or not supported.
+func CheckProcess(p *specs.Process) error {
+	switch {
+	case len(p.Args) == 0 || p.Args[0] == "":
+		return invalid("process.args: empty")
+	case !path.IsAbs(p.Cwd):
+		return invalid("process.cwd %q: must be absolute", p.Cwd)
+	case p.SelinuxLabel != "":
+		return unsupported("process.selinuxLabel")
+	case p.Scheduler != nil:
+		return unsupported("process.scheduler")
+	case p.IOPriority != nil:
+		return unsupported("process.ioPriority")
+	case p.ExecCPUAffinity != nil:
+		return unsupported("process.execCPUAffinity")
+	case p.CommandLine != "":
+		return unsupported("process.commandLine")
+	}
+	for _, list := range [][]string{p.Args, p.Env, {p.Cwd, p.ApparmorProfile}} {
+		for _, s := range list {
+			if strings.ContainsRune(s, 0) {
+				return invalid("process: %q has a NUL character", s)
+			}
+		}
+	}
+	for _, e := range p.Env {
+		if i := strings.IndexByte(e, '='); i <= 0 {
+			return invalid("process.env: %q: must be NAME=value", e)
+		}
+	}
+	for _, r := range p.Rlimits {
+		if _, ok := rlimitNumber(r.Type); !ok {
+			return invalid("process.rlimits: unknown type %q", r.Type)
+		}
+		if r.Soft > r.Hard {
+			return invalid("process.rlimits: %s: the soft limit exceeds the hard one", r.Type)
+		}
+	}
+	return nil
+}
