@@ -1,0 +1,229 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	cfs "github.com/containerd/continuity/fs"
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+// snapshotAttribute holds a container directory's record. An extended attribute
+// is written with the directory's inode in one journal transaction, so it is
+// there whenever the directory is, also after a power loss and without fsync.
+const snapshotAttribute = "trusted.berth.snapshot"
+
+// snapshotKey is what a key may look like: it names a directory.
+var snapshotKey = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+
+// snapshotRecord says what a container's directory stands on.
+type snapshotRecord struct {
+	// Image is the image it was made from, for people; the image may be gone.
+	Image digest.Digest `json:"image"`
+	// Chain names the layers, "" for an image without any.
+	Chain digest.Digest `json:"chain"`
+	// Volatile: the data need not survive the host.
+	Volatile bool `json:"volatile,omitempty"`
+}
+
+// Prepare makes the writable directory key on top of the image's layers. It
+// does not mount it; see [Store.MountDetached]. The layers stay for as long as
+// the key does, even when the image is removed. Errors: errdefs.ErrConflict when
+// the key exists, ErrNotFound when the image is gone, ErrInvalid for a key that
+// is not a plain name.
+func (s *Store) Prepare(ctx context.Context, key string, img *Image) error {
+	return s.prepare(ctx, key, snapshotRecord{Image: img.ID, Chain: img.ChainID})
+}
+
+// PrepareVolatile is Prepare for a container whose files are thrown away with
+// it (`run --rm`): overlayfs neither honours fsync in it nor writes its file
+// system back when it is unmounted, which on a busy disk is most of the time
+// that ending a container takes. After a power loss its content is undefined.
+func (s *Store) PrepareVolatile(ctx context.Context, key string, img *Image) error {
+	return s.prepare(ctx, key, snapshotRecord{Image: img.ID, Chain: img.ChainID, Volatile: true})
+}
+
+func (s *Store) prepare(ctx context.Context, key string, rec snapshotRecord) (err error) {
+	defer func() {
+		if err != nil {
+			err = s.explain(fmt.Errorf("prepare snapshot %s: %w", key, err))
+		}
+	}()
+	if !snapshotKey.MatchString(key) {
+		return errdefs.As(errdefs.ErrInvalid, errors.New("not a plain name"))
+	}
+	s.held.Lock()
+	defer s.held.Unlock()
+	if _, ok := s.containers[key]; ok {
+		return errdefs.As(errdefs.ErrConflict, errors.New("it exists"))
+	}
+	if _, err := s.lowerDirsLocked(ctx, rec.Chain); err != nil {
+		return err
+	}
+	if err := makeSnapshot(filepath.Join(s.root, "containers"), key, rec); err != nil {
+		return err
+	}
+	s.containers[key] = rec
+	return nil
+}
+
+// makeSnapshot makes the directory under a temporary name and renames it: it
+// appears with everything in it or not at all.
+func makeSnapshot(parent, key string, rec snapshotRecord) (err error) {
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(parent, "."+key+".new")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(tmp))
+		}
+	}()
+	if err := os.Mkdir(filepath.Join(tmp, "work"), 0o700); err != nil {
+		return err
+	}
+	// The upper directory's mode is that of the container's root directory.
+	upper := filepath.Join(tmp, "upper")
+	if err := os.Mkdir(upper, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(upper, 0o755); err != nil { // whatever the umask
+		return err
+	}
+	if err := unix.Setxattr(tmp, snapshotAttribute, b, 0); err != nil {
+		return &os.PathError{Op: "setxattr", Path: tmp, Err: err}
+	}
+	return os.Rename(tmp, filepath.Join(parent, key))
+}
+
+// RemoveSnapshot removes the key at once and its files in the background.
+// Removing what is not there is no error.
+func (s *Store) RemoveSnapshot(_ context.Context, key string) error {
+	s.held.Lock()
+	defer s.held.Unlock()
+	if _, ok := s.containers[key]; !ok {
+		return nil
+	}
+	err := s.janitor.discard(filepath.Join(s.root, "containers", key))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove snapshot %s: %w", key, err)
+	}
+	delete(s.containers, key)
+	return nil
+}
+
+// Snapshots lists the keys there are, for the engine to reconcile with its own
+// records, with the ID of the image each was made from.
+func (s *Store) Snapshots() map[string]digest.Digest {
+	s.held.Lock()
+	defer s.held.Unlock()
+	keys := make(map[string]digest.Digest, len(s.containers))
+	for key, rec := range s.containers {
+		keys[key] = rec.Image
+	}
+	return keys
+}
+
+// Usage is what the key's own files take on disk, in bytes, and how many they
+// are. It walks them.
+func (s *Store) Usage(ctx context.Context, key string) (size, inodes int64, err error) {
+	if _, err := s.snapshot(key); err != nil {
+		return 0, 0, err
+	}
+	u, err := cfs.DiskUsage(ctx, s.upperDir(key))
+	if err != nil {
+		return 0, 0, fmt.Errorf("usage of snapshot %s: %w", key, err)
+	}
+	return u.Size, u.Inodes, nil
+}
+
+func (s *Store) snapshot(key string) (snapshotRecord, error) {
+	s.held.Lock()
+	defer s.held.Unlock()
+	rec, ok := s.containers[key]
+	if !ok {
+		return rec, errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such snapshot: %s", key))
+	}
+	return rec, nil
+}
+
+func (s *Store) upperDir(key string) string { return filepath.Join(s.root, "containers", key, "upper") }
+func (s *Store) workDir(key string) string  { return filepath.Join(s.root, "containers", key, "work") }
+
+// lowerDirs returns the directories of a chain of layers, the top one first.
+func (s *Store) lowerDirs(ctx context.Context, chain digest.Digest) ([]string, error) {
+	s.held.Lock()
+	defer s.held.Unlock()
+	return s.lowerDirsLocked(ctx, chain)
+}
+
+func (s *Store) lowerDirsLocked(ctx context.Context, chain digest.Digest) ([]string, error) {
+	if dirs, ok := s.lowers[chain]; ok {
+		return dirs, nil
+	}
+	var dirs []string
+	for name := chain.String(); name != ""; {
+		info, err := s.layers.Stat(ctx, name)
+		if err != nil {
+			if cerrdefs.IsNotFound(err) {
+				err = errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such layer: %s", name))
+			}
+			return nil, err
+		}
+		dirs = append(dirs, info.Labels[upperdirLabel])
+		name = info.Parent
+	}
+	s.lowers[chain] = dirs
+	return dirs, nil
+}
+
+// loadContainers reads the records of the container directories and removes
+// those that were being made.
+func (s *Store) loadContainers() error {
+	dir := filepath.Join(s.root, "containers")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			if err := s.janitor.discard(path); err != nil {
+				return err
+			}
+			continue
+		}
+		rec, err := readSnapshot(path)
+		if err != nil {
+			// Its files may be somebody's data: keep them, run nothing on them.
+			s.log.Warn("image store: container directory without a record", "path", path, "err", err)
+			continue
+		}
+		s.containers[e.Name()] = rec
+	}
+	return nil
+}
+
+func readSnapshot(path string) (rec snapshotRecord, err error) {
+	b := make([]byte, 1024)
+	n, err := unix.Getxattr(path, snapshotAttribute, b)
+	if err != nil {
+		return rec, &os.PathError{Op: "getxattr", Path: path, Err: err}
+	}
+	return rec, json.Unmarshal(b[:n], &rec)
+}
