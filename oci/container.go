@@ -34,8 +34,9 @@ type Store struct {
 
 // Container is one container of a Store, locked. Close releases it.
 type Container struct {
-	dir  *os.File // holds the lock
-	path string
+	dir   *os.File // holds the lock
+	path  string
+	group *cgroup.Group // once used
 	record
 }
 
@@ -150,7 +151,13 @@ func (s *Store) List() ([]string, error) {
 }
 
 // Close unlocks the container.
-func (c *Container) Close() { c.dir.Close() }
+func (c *Container) Close() {
+	if c.group != nil {
+		c.group.Close()
+		c.group = nil
+	}
+	c.dir.Close()
+}
 
 // Remove deletes the container's directory and unlocks it.
 func (c *Container) Remove() error {
@@ -205,7 +212,6 @@ func (c *Container) Status() specs.ContainerState {
 		return specs.StateCreated
 	}
 	if g, err := c.Group(); err == nil {
-		defer g.Close()
 		if frozen, err := g.Frozen(); err == nil && frozen {
 			return statePaused
 		}
@@ -236,8 +242,17 @@ func (c *Container) Pidfd() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
-// Group is the container's cgroup; the caller closes it.
-func (c *Container) Group() (*cgroup.Group, error) { return cgroup.Restore(c.Cgroup) }
+// Group is the container's cgroup, open as long as the Container is.
+func (c *Container) Group() (*cgroup.Group, error) {
+	if c.group == nil {
+		g, err := cgroup.Restore(c.Cgroup)
+		if err != nil {
+			return nil, err
+		}
+		c.group = g
+	}
+	return c.group, nil
+}
 
 // State is the container's state as the specification defines it.
 func (c *Container) State() (*specs.State, error) {

@@ -50,8 +50,7 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err != nil {
 		return nil, err
 	}
-	defer g.Close()
-	c.Cgroup = g.State()
+	c.group, c.Cgroup = g, g.State()
 	// Recorded before there is a process: whoever finds the record can clean up.
 	if err := c.save(); err != nil {
 		return nil, err
@@ -71,25 +70,17 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		return nil, err
 	}
 	defer closeFiles()
-	pr, err := r.launch(plan, o.Stdio, image)
-	if err != nil {
-		return nil, err
-	}
-	return pr, c.adopt(pr)
+	return r.launch(plan, o.Stdio, image, c.adopt)
 }
 
 // adopt records the process.
 func (c *Container) adopt(pr *Process) error {
 	started, _, err := procStat(pr.Pid)
-	if err == nil {
-		c.Pid, c.Started = pr.Pid, started
-		err = c.save()
-	}
 	if err != nil {
-		pr.abandon()
-		pr.Close()
+		return err
 	}
-	return err
+	c.Pid, c.Started = pr.Pid, started
+	return c.save()
 }
 
 // waiting makes the files of a container that waits to be started.
@@ -190,7 +181,6 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		if err != nil {
 			return err
 		}
-		defer g.Close()
 		return g.Kill(sig)
 	}
 	pidfd, err := c.Pidfd()
@@ -220,7 +210,7 @@ func (c *Container) dismantle() error {
 	if len(c.Cgroup.Dirs) > 0 {
 		g, err := c.Group()
 		if err == nil {
-			err = errors.Join(g.Kill(unix.SIGKILL), g.Destroy(), g.Close())
+			err = errors.Join(g.Kill(unix.SIGKILL), g.Destroy())
 		}
 		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 			c.Close()
@@ -228,6 +218,24 @@ func (c *Container) dismantle() error {
 		}
 	}
 	return c.Remove()
+}
+
+// Unlock lets others work on the container while the caller waits for it to end.
+func (c *Container) Unlock() error { return unix.Flock(int(c.dir.Fd()), unix.LOCK_UN) }
+
+// DeleteEnded removes an unlocked container whose process has ended, unless
+// somebody else has removed it meanwhile.
+func (c *Container) DeleteEnded() error {
+	if err := unix.Flock(int(c.dir.Fd()), unix.LOCK_EX); err != nil {
+		c.Close()
+		return fmt.Errorf("lock container %s: %w", c.ID, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(c.dir.Fd()), &st); err != nil || st.Nlink == 0 {
+		c.Close()
+		return err
+	}
+	return c.dismantle()
 }
 
 // allowedDevices may be used in every container, on top of what the
@@ -294,7 +302,6 @@ func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o 
 	if err != nil {
 		return nil, err
 	}
-	defer g.Close()
 	return r.Exec(&ExecRequest{
 		InitPid: c.Pid, InitPidfd: pidfd, Spec: spec, Process: process, Cgroup: g, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles,
 	})
@@ -321,5 +328,5 @@ func (c *Container) withGroup(act func(*cgroup.Group) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(act(g), g.Close())
+	return act(g)
 }

@@ -75,8 +75,9 @@ type Stdio struct {
 
 // launch makes the plan's process and follows it until it runs the command,
 // waits to be started, or has failed. image is where the encoded program goes;
-// nil: a memory file.
-func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File) (*Process, error) {
+// nil: a memory file. made, if not nil, is called when the process exists, while
+// it sets itself up.
+func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, made func(*Process) error) (*Process, error) {
 	code, err := plan.Program.Encode()
 	if err != nil {
 		return nil, err
@@ -99,8 +100,19 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File) (*Process, erro
 	if err != nil {
 		return nil, err
 	}
+	if made != nil && !plan.joinPID {
+		err = made(pr)
+	}
 	ready := pr.follow(ours)
-	if err := pr.settle(ready); err != nil {
+	if serr := pr.settle(ready); serr != nil {
+		pr.Close()
+		return nil, serr
+	}
+	if made != nil && plan.joinPID { // only now it is known
+		err = made(pr)
+	}
+	if err != nil {
+		pr.abandon()
 		pr.Close()
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (r *Runner) Start(req *StartRequest) (*Process, error) {
 		return nil, err
 	}
 	defer closeFiles()
-	return r.launch(plan, req.Stdio, nil)
+	return r.launch(plan, req.Stdio, nil, nil)
 }
 
 // plan compiles a start for this host.
@@ -128,7 +128,7 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 	if err := plan.cloneInto(req.Cgroup); err != nil {
 		return nil, err
 	}
-	return r.launch(plan, req.Stdio, nil)
+	return r.launch(plan, req.Stdio, nil, nil)
 }
 
 // useCgroup opens the files by which a process joins the group on v1, and

@@ -38,34 +38,30 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return exitCode(err), err
 	}
 	defer pr.Close()
-	c.Close()
+	if *detach || *keep {
+		c.Close()
+	} else if err := c.Unlock(); err != nil {
+		return 1, err
+	}
 	if *detach {
 		return 0, nil
 	}
 	code, err = foreground(pr, signals)
 	if err == nil && !*keep {
-		err = a.deleteEnded(id)
+		err = c.DeleteEnded()
 	}
 	return code, err
 }
 
-// deleteEnded removes a container that was waited for, unless somebody else
-// did.
-func (a *app) deleteEnded(id string) error {
-	c, err := a.store().Open(id)
-	if err != nil {
-		return nil
-	}
-	return c.Delete(true)
-}
-
-// notify catches the signals that are for the container.
+// notify catches the signals people and service managers send, which are for
+// the container. (Each costs two thread switches in the Go runtime; all 65
+// would be 2 ms.)
 func notify(detached bool) chan os.Signal {
 	if detached {
 		return nil
 	}
 	ch := make(chan os.Signal, 64)
-	signal.Notify(ch)
+	signal.Notify(ch, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGWINCH)
 	return ch
 }
 
@@ -76,17 +72,12 @@ func foreground(pr *oci.Process, signals chan os.Signal) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	go func() { // until we exit
 		for s := range signals {
 			forward(pr, s)
 		}
 	}()
 	ws, err := pr.Wait()
-	signal.Stop(signals)
-	close(signals)
-	<-done
 	restore()
 	if err != nil {
 		return 1, err
@@ -97,7 +88,6 @@ func foreground(pr *oci.Process, signals chan os.Signal) (int, error) {
 func forward(pr *oci.Process, s os.Signal) {
 	sig := s.(syscall.Signal)
 	switch sig {
-	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // ours, not the container's
 	case unix.SIGWINCH:
 		resizeTerminal(pr)
 	default:

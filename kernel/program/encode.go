@@ -37,7 +37,7 @@ const (
 
 // Encode lays the program out as the image the interpreter maps. It fails when
 // a jump goes to an unplaced label, backwards, or past the end: a program
-// always ends.
+// always ends. (Op 0 cannot repeat itself: its offset means "the next".)
 func (p *Program) Encode() ([]byte, error) {
 	if len(p.ops) == 0 {
 		return nil, fmt.Errorf("encode program: it is empty")
@@ -90,6 +90,10 @@ func (p *Program) encodeOp(b []byte, i int, dataAt uint64) error {
 	}
 	for j, t := range op.tolerate {
 		le.PutUint32(b[opTolerate+8*j:], uint32(t.errno))
+		if t.next != 0 && p.labels[t.next-1] == i { // Retry
+			le.PutUint32(b[opTolerate+8*j+4:], uint32(i*opSize))
+			continue
+		}
 		if err := p.putTarget(b[opTolerate+8*j+4:], i, t.next); err != nil {
 			return err
 		}

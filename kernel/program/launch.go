@@ -29,13 +29,7 @@ func NewInterpreter() (*Interpreter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make interpreter file: %w", err)
 	}
-	// A number out of the way of those a new process is given.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 500)
-	unix.Close(fd)
-	if err != nil {
-		return nil, fmt.Errorf("make interpreter file: %w", err)
-	}
-	file := os.NewFile(uintptr(high), "berth-init")
+	file := os.NewFile(uintptr(fd), "berth-init")
 	if err := fillSealed(file, interpreterELF()); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("make interpreter file: %w", err)
@@ -47,8 +41,11 @@ func fillSealed(f *os.File, b []byte) error {
 	if _, err := f.Write(b); err != nil {
 		return err
 	}
+	// F_SEAL_FUTURE_WRITE forbids what F_SEAL_WRITE does but spares mappings
+	// that exist; there are none. F_SEAL_WRITE makes the kernel look for them and
+	// wait for every processor: 5 to 10 ms.
 	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS,
-		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_FUTURE_WRITE)
 	return err
 }
 
@@ -86,13 +83,19 @@ func (i *Interpreter) Start(l *Launch) (pid int, pidfd *os.File, err error) {
 	for _, f := range l.Files {
 		files = append(files, fdOf(f))
 	}
-	if int(i.file.Fd()) < len(files) {
-		return 0, nil, fmt.Errorf("start interpreter: %d files are too many", len(l.Files))
+	// ForkExec arranges the files in the child before it executes, below twice
+	// their count: the interpreter must lie beyond. (As low as possible: above
+	// 63 the kernel would have to grow this process's table, which waits for
+	// every processor, 10 ms.)
+	exe, err := unix.FcntlInt(i.file.Fd(), unix.F_DUPFD_CLOEXEC, 2*len(files)+2)
+	if err != nil {
+		return 0, nil, fmt.Errorf("start interpreter: %w", err)
 	}
+	defer unix.Close(exe)
 	attr := *l.Attr
 	fd := -1
 	attr.PidFD = &fd
-	path := "/proc/self/fd/" + strconv.Itoa(int(i.file.Fd()))
+	path := "/proc/self/fd/" + strconv.Itoa(exe)
 	pid, err = syscall.ForkExec(path, []string{l.Name}, &syscall.ProcAttr{Files: files, Env: []string{}, Sys: &attr})
 	if err != nil {
 		return 0, nil, err

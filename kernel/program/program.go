@@ -6,7 +6,7 @@
 //
 // A program only moves forward: each call either goes on with the next one, or
 // jumps ahead to a label on success, on a zero result, or on an errno it
-// tolerates. Any other errno ends the process and is reported with the step's
+// tolerates; at most it repeats itself ([Op.Retry]). Any other errno ends the process and is reported with the step's
 // name (see [Report]).
 package program
 
@@ -236,6 +236,14 @@ func (o *Op) OnErrno(errno syscall.Errno, l Label) *Op {
 		}
 	}
 	panic(fmt.Sprintf("program: too many tolerated errors for %s (%s)", o.Sys.Name, o.Step))
+}
+
+// Retry repeats the call as long as it fails with errno: the one jump that is
+// not forward, for calls that ask to be made again.
+func (o *Op) Retry(errno syscall.Errno) *Op {
+	l := o.prog.NewLabel()
+	o.prog.labels[l-1] = len(o.prog.ops) - 1
+	return o.OnErrno(errno, l)
 }
 
 // NewLabel makes a label that is not placed yet.
