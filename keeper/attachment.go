@@ -1,0 +1,137 @@
+package keeper
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// attachment is a client's connection that carries the streams of a process.
+//
+// A client that reads slowly slows the process down, as with a pipe. One that
+// is gone does not, and none delays the announcement of the process's exit:
+// from the exit on what a client has not taken yet is set aside and written by
+// the client's own goroutine.
+type attachment struct {
+	conn *net.UnixConn
+	raw  syscall.RawConn
+	want AttachOptions
+
+	// mu keeps frames whole; it is held while a frame is being written.
+	mu sync.Mutex
+	// late is set once a write was cut off by the exit; from then on frames are
+	// added to rest.
+	late bool
+	rest []byte
+	// broken is set when the client takes nothing any more.
+	broken bool
+}
+
+func newAttachment(conn *net.UnixConn, want AttachOptions) (*attachment, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &attachment{conn: conn, raw: raw, want: want}, nil
+}
+
+// wants says whether the client asked for the stream.
+func (a *attachment) wants(kind streamKind) bool {
+	if kind == streamStderr {
+		return a.want.Stderr
+	}
+	return a.want.Stdout
+}
+
+// send writes a frame, waiting for the client unless the process has exited.
+func (a *attachment) send(frame []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.broken {
+		return
+	}
+	if !a.late {
+		n, err := a.conn.Write(frame)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			a.broken = true
+			return
+		}
+		a.late = true
+		frame = frame[n:]
+	}
+	a.rest = append(a.rest, frame...)
+}
+
+// longAgo is a deadline that has passed.
+func longAgo() time.Time { return time.Unix(1, 0) }
+
+// hurry makes send wait no more.
+func (a *attachment) hurry() { a.conn.SetWriteDeadline(longAgo()) }
+
+// wake makes serve look at the state of the process.
+func (a *attachment) wake() { a.conn.SetReadDeadline(longAgo()) }
+
+// serve carries the client's input to the process until the client is gone or
+// the process has ended and the client has all output. It owns the connection.
+func (a *attachment) serve(io *stdio) {
+	defer a.conn.Close()
+	defer io.detach(a)
+	reading := a.want.Stdin
+	for {
+		a.conn.SetReadDeadline(time.Time{})
+		switch state := io.currentState(); {
+		case state == stdioEnded:
+			a.writeRest()
+			return
+		case state == stdioLive && reading:
+			if a.copyStdin(io) {
+				reading = false
+				io.stdinDone()
+			}
+		case a.hungUp():
+			return
+		}
+	}
+}
+
+// copyStdin copies until the client has closed its side; that is true. It is
+// false when woken. What the process does not take is dropped.
+func (a *attachment) copyStdin(io *stdio) (closed bool) {
+	for {
+		c, n, err := io.bufs.read(a.raw)
+		if n > 0 {
+			io.writeStdin(c.payload(n))
+			io.bufs.put(c)
+			continue
+		}
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+}
+
+// hungUp waits until the client is gone altogether; that is true. Having
+// closed only its sending side is not being gone. It is false when woken.
+func (a *attachment) hungUp() bool {
+	err := a.raw.Read(func(fd uintptr) bool {
+		return polled(fd, 0)&(unix.POLLHUP|unix.POLLERR) != 0
+	})
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func (a *attachment) writeRest() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.conn.SetWriteDeadline(time.Time{})
+	if len(a.rest) > 0 && !a.broken {
+		_, err := a.conn.Write(a.rest)
+		a.broken = err != nil
+	}
+	a.rest = nil
+}

@@ -1,0 +1,49 @@
+// Package keeper is the one process that stands behind all containers of a
+// host, and the client by which the engine speaks to it.
+//
+// The keeper is the parent of every container's init and of every process
+// executed in one. It holds their pipes and terminals, writes their logs,
+// reaps their exits and keeps the exit codes until the engine has taken note.
+// The engine may be killed, crash or be upgraded at any moment: containers run
+// on unstalled and nothing they print or return is lost.
+//
+// # What is on disk
+//
+// Below the root (by default /run/berth, which a reboot empties):
+//
+//	keeper.sock                      the socket, mode 0600
+//	keeper.lock                      flock held for the keeper's life
+//	keeper.log                       the keeper's own messages
+//	containers/                      flock held while a keeper starts or ends
+//	containers/ID/spec.json          written before the container is started
+//	containers/ID/exit.json          a [Status], written before the exit is announced
+//	containers/ID/exec/EXECID.json   the same for an executed process
+//
+// A directory without exit.json belongs to a running container or, when a
+// keeper finds it at its own start, to a container whose keeper was killed:
+// such a container has lost its stdio and its parent, so what is left of it is
+// killed through its cgroup and its exit is recorded as [ExitCodeLost].
+//
+// # Protocol
+//
+// One connection per request over a unix stream socket; peers other than root
+// and the keeper's own user are refused. A message is an eight byte header
+// ("BK", the protocol's major version, the number of descriptors that travel
+// with the header, the body's length as a big endian 32 bit number) and a JSON
+// body. The client sends one [request], the keeper answers with one [response].
+// Two operations go on afterwards: after "attach" the connection carries the
+// raw bytes of the streams, after "events" further responses. A connection that
+// said "hello" keeps the keeper from ending itself for want of work.
+//
+// Within a major version operations and fields are only added. An unknown
+// operation is answered with [errdefs.ErrUnsupported].
+//
+// A request is carried out even if its sender dies while it is in progress.
+//
+// # What the keeper does not do
+//
+// It does not choose names, prepare filesystems or networks, restart anything,
+// pause or limit anything. It trusts root: who can open the socket can start
+// any process. It only makes sure that a malformed request ends nothing but
+// its own connection.
+package keeper

@@ -1,0 +1,143 @@
+package keeper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// records is the directory of what the keeper must know after its own death.
+type records struct{ dir string }
+
+func (r records) container(id string) string { return filepath.Join(r.dir, id) }
+func (r records) spec(id string) string      { return filepath.Join(r.dir, id, "spec.json") }
+
+// exit is where a process's Status is put when it has exited.
+func (r records) exit(k key) string {
+	if k.exec == "" {
+		return filepath.Join(r.dir, k.container, "exit.json")
+	}
+	return filepath.Join(r.dir, k.container, "exec", k.exec+".json")
+}
+
+// create makes a container's directory with its spec.
+func (r records) create(id string, spec *specs.Spec) error {
+	if err := os.Mkdir(r.container(id), 0o700); err != nil {
+		return fmt.Errorf("create record: %w", err)
+	}
+	if err := writeJSON(r.spec(id), spec); err != nil {
+		return errors.Join(fmt.Errorf("write spec: %w", err), r.remove(key{container: id}))
+	}
+	return nil
+}
+
+// loadSpec reads a container's spec back; it is not kept in memory.
+func (r records) loadSpec(id string) (*specs.Spec, error) {
+	data, err := os.ReadFile(r.spec(id))
+	if err != nil {
+		return nil, fmt.Errorf("read spec: %w", err)
+	}
+	spec := new(specs.Spec)
+	if err := json.Unmarshal(data, spec); err != nil {
+		return nil, fmt.Errorf("read spec of container %s: %w", id, err)
+	}
+	return spec, nil
+}
+
+// saveExit writes a process's last status.
+func (r records) saveExit(s *Status) error {
+	path := r.exit(key{s.ContainerID, s.ExecID})
+	if s.ExecID != "" {
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("write exit record: %w", err)
+		}
+	}
+	if err := writeJSON(path, s); err != nil {
+		return fmt.Errorf("write exit record: %w", err)
+	}
+	return nil
+}
+
+// remove deletes a process's record, a container's with those of its execs.
+// What is not there counts as deleted.
+func (r records) remove(k key) error {
+	if k.exec != "" {
+		return ignoreNotExist(os.Remove(r.exit(k)))
+	}
+	return os.RemoveAll(r.container(k.container))
+}
+
+// containers lists the ids that have a record.
+func (r records) containers() ([]string, error) {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read records: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && idPattern.MatchString(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// exits reads the exit records of a container: of its execs, and last its own,
+// which is missing when it has not exited.
+func (r records) exits(id string) (execs []Status, own *Status, err error) {
+	entries, err := os.ReadDir(filepath.Join(r.container(id), "exec"))
+	if ignoreNotExist(err) != nil {
+		return nil, nil, fmt.Errorf("read exit records: %w", err)
+	}
+	for _, e := range entries {
+		name, isRecord := strings.CutSuffix(e.Name(), ".json")
+		if !isRecord || !idPattern.MatchString(name) {
+			continue
+		}
+		s, err := readStatus(r.exit(key{id, name}))
+		if err != nil {
+			return nil, nil, err
+		}
+		execs = append(execs, *s)
+	}
+	own, err = readStatus(r.exit(key{container: id}))
+	return execs, own, ignoreNotExist(err)
+}
+
+func readStatus(path string) (*Status, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read exit record: %w", err)
+	}
+	s := new(Status)
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, fmt.Errorf("read exit record %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// writeJSON replaces a file in one step. The files are made for a later keeper
+// on a running system; they need not survive the loss of power, so nothing is
+// synced.
+func writeJSON(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	// A name that idPattern does not match.
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	err = os.WriteFile(temporary, data, 0o600)
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		return errors.Join(err, ignoreNotExist(os.Remove(temporary)))
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package keeper
+
+import (
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Stdio are a new process's descriptors 0, 1 and 2; nil means /dev/null.
+type Stdio struct{ In, Out, Err *os.File }
+
+// Launch is one process to be started by a [Runtime]. Files in it stay the
+// caller's.
+type Launch struct {
+	ID     string
+	Spec   *specs.Spec
+	Bundle string
+	// Rootfs is a detached mount, nil for Spec.Root.Path.
+	Rootfs *os.File
+	Stdio  Stdio
+
+	// For an exec: what to execute, and the container's init.
+	Process   *specs.Process
+	InitPid   int
+	InitPidfd *os.File
+}
+
+// Launched is a running child of this process.
+type Launched struct {
+	Pid int
+	// Pidfd refers to it, Console is the master of its terminal, nil without
+	// one. Both become the caller's.
+	Pidfd, Console *os.File
+}
+
+// Runtime makes containers. The keeper's own is package oci; the interface is
+// what the keeper needs of it.
+type Runtime interface {
+	// Start makes a container. On error nothing of it is left.
+	Start(*Launch) (*Launched, error)
+	// Exec starts a process in a running container, as a child of this process.
+	Exec(*Launch) (*Launched, error)
+	// End kills what remains in the cgroup of a container whose init is dead
+	// and removes the cgroup. It returns how many processes of it the kernel
+	// has killed for want of memory. It may be called again after an error.
+	End(cgroup string) (oomKills uint64, err error)
+}

@@ -1,0 +1,88 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/cgroup"
+	"github.com/berth-containers/berth/oci"
+)
+
+// ociRuntime is the [Runtime] of package oci.
+type ociRuntime struct{ runner *oci.Runner }
+
+// newRuntime makes the keeper's own runtime; its caller closes the runner.
+func newRuntime(p place) (*ociRuntime, error) {
+	runner, err := oci.NewRunner(oci.RunnerOptions{FilterCache: filepath.Join(p.root, "seccomp")})
+	if err != nil {
+		return nil, err
+	}
+	return &ociRuntime{runner}, nil
+}
+
+func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
+	g, err := cgroup.Create(l.Spec.Linux.CgroupsPath, oci.Resources(l.Spec))
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	process, err := r.runner.Start(&oci.StartRequest{
+		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g,
+	})
+	if err != nil {
+		if cleanup := g.Destroy(); cleanup != nil {
+			err = errors.Join(err, cleanup)
+		}
+		return nil, err
+	}
+	return launchedBy(process), nil
+}
+
+func (r *ociRuntime) Exec(l *Launch) (*Launched, error) {
+	g, err := cgroup.Load(l.Spec.Linux.CgroupsPath)
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	process, err := r.runner.Exec(&oci.ExecRequest{
+		InitPid: l.InitPid, InitPidfd: l.InitPidfd, Spec: l.Spec, Process: l.Process,
+		Cgroup: g, Stdio: oci.Stdio(l.Stdio),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return launchedBy(process), nil
+}
+
+func launchedBy(p *oci.Process) *Launched {
+	return &Launched{Pid: p.Pid, Pidfd: p.Pidfd, Console: p.Console}
+}
+
+func (r *ociRuntime) End(path string) (oomKills uint64, err error) {
+	g, err := cgroup.Load(path)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer g.Close()
+	if err := g.Kill(unix.SIGKILL); err != nil {
+		return 0, err
+	}
+	// Asked after the last process was told to die and before the count is gone.
+	oomKills, err = g.OOMKills()
+	return oomKills, errors.Join(err, g.Destroy())
+}
+
+// checkCgroup refuses a path that means different cgroups to different keepers.
+func checkCgroup(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("linux.cgroupsPath %q must be absolute: %w", path, errdefs.ErrInvalid)
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+// start starts a container. It goes to its end whatever becomes of the client.
+func (s *server) start(r *StartRequest) (Status, error) {
+	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Linux == nil {
+		return Status{}, fmt.Errorf("spec has no process or no linux section: %w", errdefs.ErrInvalid)
+	}
+	if r.Spec.Linux.CgroupsPath == "" {
+		r.Spec.Linux.CgroupsPath = "/berth/" + r.ID
+	}
+	if err := checkCgroup(r.Spec.Linux.CgroupsPath); err != nil {
+		return Status{}, err
+	}
+	p, err := s.reserve(key{container: r.ID})
+	if err != nil {
+		return Status{}, err
+	}
+	setConsoleSize(r.Spec.Process, r.ConsoleSize)
+	p.cgroup = r.Spec.Linux.CgroupsPath
+	// Before the act: a keeper that comes after this one must know of it.
+	if err := s.records.create(r.ID, r.Spec); err != nil {
+		s.failed(p)
+		return Status{}, err
+	}
+	config := stdioConfig{
+		tty: r.Spec.Process.Terminal, openStdin: r.OpenStdin, stdinOnce: r.StdinOnce, log: r.Log,
+	}
+	launch := &Launch{ID: r.ID, Spec: r.Spec, Bundle: r.Bundle, Rootfs: r.Rootfs}
+	status, err := s.launch(p, config, launch, s.runtime.Start)
+	if err != nil {
+		s.failed(p)
+		return Status{}, errors.Join(err, s.records.remove(p.key))
+	}
+	return status, nil
+}
+
+// exec starts another process in a running container.
+func (s *server) exec(r *ExecRequest) (Status, error) {
+	if r.Process == nil || r.ExecID == "" {
+		return Status{}, fmt.Errorf("exec has no process or no id: %w", errdefs.ErrInvalid)
+	}
+	container, err := s.find(key{container: r.ContainerID})
+	if err != nil {
+		return Status{}, err
+	}
+	p, err := s.reserve(key{r.ContainerID, r.ExecID})
+	if err != nil {
+		return Status{}, err
+	}
+	status, err := s.execIn(container, p, r)
+	if err != nil {
+		s.failed(p)
+	}
+	return status, err
+}
+
+func (s *server) execIn(container, p *process, r *ExecRequest) (Status, error) {
+	pid, pidfd, err := container.handle()
+	if err != nil {
+		return Status{}, err
+	}
+	defer pidfd.Close()
+	spec, err := s.records.loadSpec(r.ContainerID)
+	if err != nil {
+		return Status{}, err
+	}
+	setConsoleSize(r.Process, r.ConsoleSize)
+	config := stdioConfig{tty: r.Process.Terminal, openStdin: r.OpenStdin, stdinOnce: true, lingers: true}
+	return s.launch(p, config, &Launch{
+		ID: r.ContainerID, Spec: spec, Process: r.Process, InitPid: pid, InitPidfd: pidfd,
+	}, s.runtime.Exec)
+}
+
+// handle is the pid of a running process with a descriptor of its own.
+func (p *process) handle() (int, *os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pidfd == nil {
+		return 0, nil, notRunning(p.key)
+	}
+	dup, err := pollable(p.pidfd)
+	return p.status.Pid, dup, err
+}
+
+func setConsoleSize(p *specs.Process, size [2]uint16) {
+	if p.Terminal && size != [2]uint16{} {
+		p.ConsoleSize = &specs.Box{Height: uint(size[0]), Width: uint(size[1])}
+	}
+}
+
+// launch makes the streams, then the process, then serves both. After an error
+// the caller calls failed.
+func (s *server) launch(p *process, c stdioConfig, l *Launch, run func(*Launch) (*Launched, error)) (Status, error) {
+	child, err := p.io.open(c)
+	if err != nil {
+		return Status{}, err
+	}
+	defer child.close()
+	l.Stdio = child
+	// A slot bounds the threads that wait for a kernel making namespaces.
+	s.slots <- struct{}{}
+	launched, err := run(l)
+	<-s.slots
+	if err != nil {
+		return Status{}, err
+	}
+	pidfd, err := pollable(launched.Pidfd)
+	launched.Pidfd.Close()
+	if err != nil {
+		return Status{}, s.disown(p, launched, err)
+	}
+	if err := p.io.start(launched.Console); err != nil {
+		pidfd.Close()
+		return Status{}, s.disown(p, launched, err)
+	}
+	status := p.begin(launched.Pid, pidfd)
+	go s.awaitExit(p, pidfd)
+	if s.isClosing() { // after begin: stopAll may have come too early to see it
+		return status, p.signal(syscall.SIGKILL)
+	}
+	return status, nil
+}
+
+// failed undoes what a process that could not be started has left here.
+func (s *server) failed(p *process) {
+	p.io.abort()
+	close(p.done)
+	s.drop(p)
+	s.unfinished.Done()
+}

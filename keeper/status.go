@@ -1,0 +1,62 @@
+package keeper
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+// ExitCodeLost is the exit code of a process whose end nobody saw, because the
+// keeper was killed while it ran. Docker uses the same number.
+const ExitCodeLost = 255
+
+// Status is what the keeper knows about one process.
+type Status struct {
+	// ContainerID names the container.
+	ContainerID string `json:"containerID"`
+	// ExecID names a process executed in the container; "" is its init.
+	ExecID string `json:"execID,omitempty"`
+	// Pid is the process's id in the keeper's pid namespace; 0 when lost.
+	// It means nothing once Exited is set.
+	Pid int `json:"pid,omitempty"`
+	// StartedAt is when the program was running, ExitedAt when it was reaped.
+	StartedAt time.Time `json:"startedAt"`
+	ExitedAt  time.Time `json:"exitedAt,omitzero"`
+	// Exited is set once the process has been reaped, its output is in the log,
+	// and, for an init, its cgroup is gone.
+	Exited bool `json:"exited,omitempty"`
+	// ExitCode is the process's own, or 128 plus the number of the signal that
+	// ended it, or ExitCodeLost.
+	ExitCode int `json:"exitCode"`
+	// OOMKilled is set on an init when the kernel killed a process of its
+	// cgroup for want of memory.
+	OOMKilled bool `json:"oomKilled,omitempty"`
+	// Error says what else went wrong with this process, "" when nothing did.
+	Error string `json:"error,omitempty"`
+}
+
+// key names one process: a container's init has an empty exec.
+type key struct{ container, exec string }
+
+func (k key) String() string {
+	if k.exec == "" {
+		return "container " + k.container
+	}
+	return "exec " + k.exec + " of container " + k.container
+}
+
+// idPattern is what runc, crun and Docker agree on. It keeps an id usable as
+// the name of a file.
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,127}$`)
+
+func (k key) validate() error {
+	if !idPattern.MatchString(k.container) {
+		return fmt.Errorf("container id %q: %w", k.container, errdefs.ErrInvalid)
+	}
+	if k.exec != "" && !idPattern.MatchString(k.exec) {
+		return fmt.Errorf("exec id %q: %w", k.exec, errdefs.ErrInvalid)
+	}
+	return nil
+}
