@@ -111,9 +111,7 @@ func compile(in *compileInput) (*Plan, error) {
 	if err := c.joinNamespaces(); err != nil {
 		return nil, err
 	}
-	c.Call("new session", p.Setsid)
-	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
-		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
+	c.session()
 	// Everything of the host's /proc is opened and written while the path
 	// still leads to it: nothing of the container exists yet.
 	c.procSettings()
@@ -221,6 +219,14 @@ func (c *compiler) becomeRoot() {
 	c.Call("become root", p.Setgroups, p.Int(0), p.Null).Tolerate(unix.EPERM)
 	c.Call("become root", p.Setresgid, p.Int(0), p.Int(0), p.Int(0))
 	c.Call("become root", p.Setresuid, p.Int(0), p.Int(0), p.Int(0))
+}
+
+// session makes the process the leader of a session without a terminal, with
+// a keyring of its own. It comes after the last clone.
+func (c *compiler) session() {
+	c.Call("new session", p.Setsid)
+	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
+		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
 }
 
 // hide keeps processes of a joined namespace from looking into this one

@@ -25,13 +25,11 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 
 	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:exec"))
 	c.joinCgroups()
-	c.Call("new session", p.Setsid)
-	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
-		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
 	c.oomScore(pr.OOMScoreAdj)
 	// From here on processes of the container could look at this one.
 	c.hide()
 	c.joinContainer(init, initPid)
+	c.session()
 	c.execTerminal(pr)
 	if err := c.process(pr); err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func (c *Container) waiting() (*inherited, *os.File, error) {
 		return nil, nil, fmt.Errorf("make start fifo: %w", err)
 	}
 	// Both ways, so that there is always a writer and reading waits.
-	f, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open start fifo: %w", err)
 	}
@@ -99,7 +99,6 @@ func (c *Container) waiting() (*inherited, *os.File, error) {
 		f.Close()
 		return nil, nil, err
 	}
-	_ = f.Fd() // blocking: the container's read shall wait
 	return &inherited{name: "start", file: f}, image, nil
 }
 
