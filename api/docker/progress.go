@@ -5,14 +5,24 @@ import (
 	"sync"
 
 	"github.com/berth-containers/berth/engine"
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/moby/api/types/jsonstream"
 )
 
-// message is a progress message as clients read it. Error repeats the error's
-// text for libraries that know no errorDetail (deprecated since API 1.4).
+// message is a progress message as clients read it: Docker's, whose errorDetail
+// has a hint, when there is one. ErrorText repeats the error's text for
+// libraries that know no errorDetail (deprecated since API 1.4).
 type message struct {
 	jsonstream.Message
-	ErrorText string `json:"error,omitempty"`
+	Detail    *errorDetail `json:"errorDetail,omitempty"`
+	ErrorText string       `json:"error,omitempty"`
+}
+
+// errorDetail says what ended the work that was reported on.
+type errorDetail struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
 }
 
 // progress sends a stream of messages to one client. The engine's callbacks
@@ -124,7 +134,7 @@ func (p *progress) close(err error) error {
 	p.mu.Lock()
 	if err != nil && p.begun {
 		p.queue = append(p.queue, message{
-			Message:   jsonstream.Message{Error: &jsonstream.Error{Code: statusOf(err), Message: err.Error()}},
+			Detail:    &errorDetail{Code: statusOf(err), Message: err.Error(), Hint: errdefs.Hint(err)},
 			ErrorText: err.Error(),
 		})
 		err = nil

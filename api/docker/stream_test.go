@@ -250,7 +250,7 @@ func TestPull(t *testing.T) {
 		t.Errorf("by digest: %s %s", resp.Status, body)
 	}
 
-	e.err = errdefs.As(errdefs.ErrNotFound, errors.New("no such image"))
+	e.err = errdefs.WithHint(errdefs.As(errdefs.ErrNotFound, errors.New("no such image")), "log in")
 	resp, body = send(t, httpClient(t, socket), http.MethodPost, "/images/create?fromImage=nope", "")
 	if resp.StatusCode != 404 || !strings.Contains(body, `"message":"no such image"`) {
 		t.Errorf("failing at once: %s %s", resp.Status, body)
@@ -258,7 +258,7 @@ func TestPull(t *testing.T) {
 	e.events = []engine.ProgressEvent{{ID: "l1", Status: "Downloading", Current: 1, Total: 9}}
 	resp, body = send(t, httpClient(t, socket), http.MethodPost, "/images/create?fromImage=nope", "")
 	all := messages(t, strings.NewReader(body))
-	if last := all[len(all)-1]; resp.StatusCode != 200 || last.Error == nil || last.Error.Code != 404 || last.ErrorText != "no such image" {
+	if last := all[len(all)-1]; resp.StatusCode != 200 || last.Detail == nil || *last.Detail != (errorDetail{404, "no such image", "log in"}) || last.ErrorText != "no such image" {
 		t.Errorf("failing in the middle: %s %s", resp.Status, body)
 	}
 	for _, bad := range []string{"fromImage=UPPER", "fromSrc=http://x/y.tar", ""} {

@@ -144,7 +144,7 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.ShmSize, "shm-size", cfg.ShmSize, "`size` of a container's /dev/shm")
 	set.IntVar(&cfg.StopTimeout, "stop-timeout", cfg.StopTimeout, "`seconds` between a container's stop signal and SIGKILL")
 	set.StringArrayVar(&cfg.Labels, "label", cfg.Labels, "`key=value` shown by berth info (repeatable)")
-	set.BoolVar(&cfg.auto, "auto", false, "started in the background by berth: log to RUN-ROOT/berthd.log, and leave when another daemon serves the run root")
+	set.BoolVar(&cfg.auto, "auto", false, "started in the background by berth: it is no error when another daemon serves the run root already")
 	set.BoolVar(&f.check, "check", false, "check the configuration and exit")
 	set.BoolVarP(&f.version, "version", "v", false, "show the version and exit")
 	return f

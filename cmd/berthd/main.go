@@ -101,11 +101,6 @@ func serve(cfg *config) (err error) {
 	defer func() { err = errors.Join(err, locks.release()) }()
 
 	// 2. The log.
-	if cfg.auto {
-		if err := redirectOutput(cfg.RunRoot); err != nil {
-			return err
-		}
-	}
 	logger := newLogger(cfg, os.Stderr)
 	warn(cfg, logger)
 
