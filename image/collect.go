@@ -30,12 +30,17 @@ func (s *Store) collect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	// Blobs first: on a full disk that is what gives the snapshotter's database
-	// the room to write that a layer is gone.
 	if err := s.sweepBlobs(ctx, live); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	if err := s.sweepLayers(ctx, live); err != nil {
+	err = s.sweepLayers(ctx, live)
+	if isDiskFull(err) {
+		// The snapshotter's database needs room to write that a layer is gone;
+		// the blobs in the trash are that room.
+		s.janitor.wait()
+		err = s.sweepLayers(ctx, live)
+	}
+	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
 	return nil
@@ -123,6 +128,7 @@ func (s *Store) removeLayers(ctx context.Context, parents map[string]string) err
 	if len(parents) == 0 {
 		return nil
 	}
+	var removed []digest.Digest
 	children := map[string]int{}
 	for _, p := range parents {
 		children[p]++
@@ -138,6 +144,7 @@ func (s *Store) removeLayers(ctx context.Context, parents map[string]string) err
 			}
 			delete(parents, name)
 			children[parent]--
+			removed = append(removed, digest.Digest(name))
 		}
 		if len(parents) == before {
 			return fmt.Errorf("remove layers: %d of them are each other's parent", before)
@@ -145,7 +152,7 @@ func (s *Store) removeLayers(ctx context.Context, parents map[string]string) err
 	}
 	clear(s.lowers)
 	s.janitor.layersRemoved()
-	return nil
+	return s.journal.strike(removed)
 }
 
 // dropLayers removes the layers named and everything that stands on them.

@@ -86,9 +86,6 @@ func (j *journal) settle() error {
 	j.mu.Lock()
 	listed := slices.Clone(j.now.Layers)
 	j.mu.Unlock()
-	if len(listed) == 0 {
-		return j.strike(nil)
-	}
 	j.janitor.do(func(context.Context) error {
 		if err := syncFileSystem(filepath.Dir(j.path)); err != nil {
 			return err
@@ -98,15 +95,15 @@ func (j *journal) settle() error {
 	return nil
 }
 
+// strike takes layers off the list.
 func (j *journal) strike(layers []digest.Digest) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	next := journalState{Boot: j.now.Boot}
-	for _, l := range j.now.Layers {
-		if !slices.Contains(layers, l) {
-			next.Layers = append(next.Layers, l)
-		}
+	rest := slices.DeleteFunc(slices.Clone(j.now.Layers), func(d digest.Digest) bool { return slices.Contains(layers, d) })
+	if len(rest) == len(j.now.Layers) && len(rest) > 0 {
+		return nil
 	}
+	next := journalState{Boot: j.now.Boot, Layers: rest}
 	if err := j.write(next); err != nil {
 		return err
 	}

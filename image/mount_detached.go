@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -45,8 +44,7 @@ func (s *Store) MountDetached(ctx context.Context, key string) (*os.File, error)
 		// The mark by which the kernel refuses to mount a volatile directory
 		// again. It means "after a crash of the host this is not whole", and
 		// this one does not outlive the host.
-		err := os.Remove(filepath.Join(s.workDir(key), "work", "incompat", "volatile"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(filepath.Join(s.workDir(key), "work", "incompat")); err != nil {
 			return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
 		}
 	}

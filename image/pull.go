@@ -230,7 +230,7 @@ func (p *pull) fetchLayer(ctx context.Context, d *draft, i int) (exists bool, er
 		p.progress.layer(l.Digest, statusVerify)
 	})
 	if err != nil {
-		return false, fmt.Errorf("layer %s: %w", l.Digest, err)
+		return false, err
 	}
 	if fetched {
 		p.progress.layer(l.Digest, statusFetched)
@@ -257,14 +257,26 @@ func (p *pull) unpack(ctx context.Context, d *draft, i int, exists bool) error {
 // fetch brings a blob into the store unless it is there. What arrives is
 // hashed on its way and compared with the digest; a mismatch is fetched once
 // more from its beginning, a broken transfer goes on where it broke.
-func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func(int64)) error {
+func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func(int64)) (err error) {
+	kind := "layer"
+	switch {
+	case images.IsManifestType(desc.MediaType), images.IsIndexType(desc.MediaType):
+		kind = "manifest"
+	case images.IsConfigType(desc.MediaType):
+		kind = "config"
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s %s: %w", kind, desc.Digest, err)
+		}
+	}()
 	unlock, err := p.s.busy.lock(ctx, "blob "+desc.Digest.String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if (images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType)) && desc.Size > maxMetadata {
-		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("manifest %s: %d bytes are too many", desc.Digest, desc.Size))
+	if kind != "layer" && desc.Size > maxMetadata {
+		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%d bytes are too many", desc.Size))
 	}
 	desc.URLs = nil // the registry serves it, or nobody does
 	fetcher := remotes.FetcherFunc(func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
@@ -283,10 +295,15 @@ func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func
 			if aerr := p.c.Abort(ctx, remotes.MakeRefKey(ctx, desc)); aerr != nil {
 				return aerr
 			}
-			err = errdefs.As(errdefs.ErrInvalid, fmt.Errorf("what the registry sent for %s is not what its digest says", desc.Digest))
 			if attempt >= 2 {
-				return errdefs.WithHint(err, "pull again; if it stays so, the registry or a proxy before it has a damaged copy")
+				return errdefs.WithHint(
+					errdefs.As(errdefs.ErrInvalid, errors.New("what the registry sent is not what its digest says")),
+					"pull again; if it stays so, the registry or a proxy before it has a damaged copy")
 			}
+		case cerrdefs.IsNotFound(err):
+			return errdefs.WithHint(
+				errdefs.As(errdefs.ErrNotFound, errors.New("the registry does not have it")),
+				"the image is incomplete at the registry; it has to be pushed again")
 		case attempt >= fetchAttempts || ctx.Err() != nil || !isTransient(err):
 			return err
 		}

@@ -188,3 +188,28 @@ func TestImportPrepareMountRemove(t *testing.T) {
 		t.Error("no images.json")
 	}
 }
+
+// benchStore is a store with one image of five layers.
+func benchStore(b *testing.B) (*Store, *Image) {
+	b.Helper()
+	if os.Getuid() != 0 {
+		b.Skip("needs root")
+	}
+	ctx := context.Background()
+	s, err := Open(ctx, Options{Root: filepath.Join(b.TempDir(), "s")})
+	must(b, err)
+	b.Cleanup(func() { must(b, s.Close()) })
+	img, err := s.Import(ctx, bytes.NewReader(tarOf(b, dir("etc/"), reg("etc/passwd", "root"))), ImportOptions{Ref: "bench"})
+	must(b, err)
+	for i := range 4 {
+		must(b, s.Prepare(ctx, "layer", img))
+		f, err := s.MountDetached(ctx, "layer")
+		must(b, err)
+		must(b, os.WriteFile(fmt.Sprintf("%s/file%d", procPath(f), i), []byte("x"), 0o600))
+		must(b, f.Close())
+		img, err = s.Commit(ctx, "layer", img, CommitOptions{Ref: "bench"})
+		must(b, err)
+		must(b, s.RemoveSnapshot(ctx, "layer"))
+	}
+	return s, img
+}

@@ -1,0 +1,375 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+var time0 time.Time
+
+// bigLayer is a tar with one file of n bytes that do not compress.
+func bigLayer(t *testing.T, name string, n int) []byte {
+	t.Helper()
+	body := make([]byte, n)
+	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(body)
+	return tarOf(t, reg(name, string(body)))
+}
+
+func TestPull(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	base := tarOf(t, dir("etc/"), reg("etc/hostname", "base\n"))
+	top := tarOf(t, reg("etc/hostname", "top\n"), reg("new", "n"))
+	arm := f.put(t, "", ocispec.Platform{OS: "linux", Architecture: "s390x"}, base)
+	own := f.put(t, "", here(), base, top)
+	idx := f.index(t, "v1", arm, own)
+
+	var events []ProgressEvent
+	img, err := s.Pull(ctx, f.host+"/some/app:v1", PullOptions{Progress: func(e ProgressEvent) { events = append(events, e) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Target.Digest != own.Digest || len(img.Layers) != 2 || img.Size == 0 {
+		t.Errorf("image %+v", img)
+	}
+	if want := f.host + "/some/app@" + idx.Digest.String(); len(img.RepoDigests) != 1 || img.RepoDigests[0] != want {
+		t.Errorf("digests %q, want %s", img.RepoDigests, want)
+	}
+	for _, ref := range []string{f.host + "/some/app:v1", f.host + "/some/app@" + idx.Digest.String(), img.ID.String(), img.ID.Encoded(), img.ID.Encoded()[:12], "sha256:" + img.ID.Encoded()[:5]} {
+		if got, err := s.Get(ctx, ref); err != nil || got.ID != img.ID {
+			t.Errorf("get %s: %v", ref, err)
+		}
+	}
+	checkEvents(t, events, img)
+	if err := s.Prepare(ctx, "c", img); err != nil {
+		t.Fatal(err)
+	}
+	root := mounted(t, s, "c")
+	if got := readFile(t, root+"/etc/hostname"); got != "top\n" {
+		t.Errorf("hostname %q", got)
+	}
+
+	before := f.count("/blobs/")
+	events = nil
+	again, err := s.Pull(ctx, f.host+"/some/app:v1", PullOptions{Progress: func(e ProgressEvent) { events = append(events, e) }})
+	if err != nil || again.ID != img.ID {
+		t.Fatalf("pull again: %v", err)
+	}
+	if n := f.count("/blobs/") - before; n != 0 {
+		t.Errorf("the second pull asked for %d blobs it had", n)
+	}
+	if last := events[len(events)-1].Status; last != "Status: Image is up to date for "+f.host+"/some/app:v1" {
+		t.Errorf("the second pull ends %q", last)
+	}
+}
+
+func checkEvents(t *testing.T, events []ProgressEvent, img *Image) {
+	t.Helper()
+	text := ""
+	for _, e := range events {
+		text += e.ID + ": " + e.Status + "\n"
+	}
+	for _, l := range img.Layers {
+		at := -1
+		for _, status := range []string{statusPulling, statusVerify, statusFetched, statusExtract, statusPulled} {
+			i := strings.Index(text, short(l.Digest)+": "+status+"\n")
+			if i <= at {
+				t.Errorf("%q of %s is missing or out of order in\n%s", status, short(l.Digest), text)
+			}
+			at = i
+		}
+	}
+	for _, line := range []string{"v1: Pulling from " + strings.TrimSuffix(strings.Split(img.RepoTags[0], ":v1")[0], ":v1") + "\n", ": Status: Downloaded newer image for " + img.RepoTags[0] + "\n"} {
+		if !strings.Contains(text, line) {
+			t.Errorf("%q is missing in\n%s", line, text)
+		}
+	}
+}
+
+func TestPullFromDockerRegistry(t *testing.T) {
+	ctx := context.Background()
+	host := realRegistry(t)
+	src := openTest(t)
+	img := smallImage(t, src, "seed")
+	file := filepath.Join(t.TempDir(), "seed.tar")
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(src.Save(ctx, []string{"seed"}, out), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "skopeo", "copy", "--dest-tls-verify=false", "docker-archive:"+file, "docker://"+host+"/seed:1")
+
+	s := openTest(t)
+	got, err := s.Pull(ctx, host+"/seed:1", PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != img.ID || got.RepoTags[0] != host+"/seed:1" {
+		t.Errorf("pulled %s %q, pushed %s", got.ID, got.RepoTags, img.ID)
+	}
+	byDigest, err := s.Pull(ctx, got.RepoDigests[0], PullOptions{})
+	if err != nil || byDigest.ID != img.ID {
+		t.Errorf("pull by digest: %v", err)
+	}
+	_, err = s.Pull(ctx, host+"/seed:nosuch", PullOptions{})
+	if !errors.Is(err, errdefs.ErrNotFound) || errdefs.Hint(err) == "" {
+		t.Errorf("unknown tag: %v", err)
+	}
+}
+
+// TestPullFails: every failure says what it is, in one line, and leaves nothing.
+func TestPullFails(t *testing.T) {
+	layer := bigLayer(t, "data", 1<<20)
+	refuse := func(status int, body string, header ...string) func(*fakeRegistry) {
+		return func(f *fakeRegistry) {
+			f.intercept = func(w http.ResponseWriter, _ *http.Request) bool {
+				for i := 0; i < len(header); i += 2 {
+					w.Header().Set(header[i], header[i+1])
+				}
+				w.WriteHeader(status)
+				fmt.Fprint(w, body)
+				return true
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		set   func(f *fakeRegistry)
+		ref   string // "" is the good one
+		opts  PullOptions
+		class error
+		text  string
+		hint  string
+	}{
+		{name: "unknown tag", ref: "HOST/app:nosuch", class: errdefs.ErrNotFound, text: "no such image", hint: "spelling"},
+		{name: "bad name", ref: "HOST/App", class: errdefs.ErrInvalid, text: "must be lowercase", hint: "a name looks like"},
+		{name: "bad platform", opts: PullOptions{Platform: "a/b/c/d"}, class: errdefs.ErrInvalid, text: "a/b/c/d", hint: "linux/amd64"},
+		{name: "denied", set: refuse(403, `{"errors":[{"code":"DENIED","message":"no"}]}`), class: errdefs.ErrPermission, text: "access denied", hint: "login"},
+		{name: "no credentials", set: refuse(401, "", "WWW-Authenticate", `Basic realm="x"`), class: errdefs.ErrPermission, text: "access denied", hint: "login"},
+		{name: "wrong credentials", set: refuse(401, "", "WWW-Authenticate", `Basic realm="x"`), opts: PullOptions{Auth: &registry.AuthConfig{Username: "u", Password: "p"}}, class: errdefs.ErrPermission, text: "access denied", hint: "login"},
+		{name: "too many requests", set: refuse(429, ""), class: errdefs.ErrUnavailable, text: "too many requests", hint: "wait"},
+		{name: "registry broken", set: refuse(500, `{"errors":[{"code":"UNKNOWN","message":"out of ink"}]}`), class: errdefs.ErrUnavailable, text: "500 Internal Server Error"},
+		{name: "unreachable", ref: "127.0.0.1:1/app:v1", class: errdefs.ErrUnavailable, text: "connection refused", hint: "reaches"},
+		{name: "unknown host", ref: "registry.invalid/app:v1", class: errdefs.ErrUnavailable, text: "registry.invalid", hint: "reaches"},
+		{name: "other platform in an index", set: func(f *fakeRegistry) {
+			f.index(t, "v1", f.put(t, "", ocispec.Platform{OS: "linux", Architecture: "s390x"}, layer), f.put(t, "", ocispec.Platform{OS: "linux", Architecture: "ppc64le"}, layer))
+		}, class: errdefs.ErrNotFound, text: "the image is for linux/s390x, linux/ppc64le; this host is linux/", hint: "look for a tag"},
+		{name: "other platform alone", set: func(f *fakeRegistry) {
+			f.put(t, "v1", ocispec.Platform{OS: "linux", Architecture: "s390x"}, layer)
+		}, class: errdefs.ErrNotFound, text: "the image is for linux/s390x; this host is linux/"},
+		{name: "not an image", set: func(f *fakeRegistry) {
+			f.manifest("v1", ocispec.MediaTypeImageManifest, marshal(t, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: ocispec.DescriptorEmptyJSON}), ocispec.Platform{})
+		}, class: errdefs.ErrUnsupported, text: "not a container image"},
+		{name: "corrupt layer", set: corrupt(layer, func(z []byte) []byte { z[len(z)/2] ^= 1; return z }), class: errdefs.ErrInvalid, text: "is not what its digest says", hint: "pull again"},
+		{name: "layer too long", set: corrupt(layer, func(z []byte) []byte { return append(z, 0) }), class: errdefs.ErrInvalid, text: "is not what its digest says"},
+		{name: "layer missing", set: corrupt(layer, func([]byte) []byte { return nil }), class: errdefs.ErrNotFound, text: "the registry does not have it", hint: "incomplete"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := openTest(t)
+			f := newFakeRegistry(t)
+			good := f.put(t, "good", here(), layer)
+			f.put(t, "v1", here(), layer)
+			if tt.set != nil {
+				tt.set(f)
+			}
+			ref := strings.Replace(tt.ref, "HOST", f.host, 1)
+			if ref == "" {
+				ref = f.host + "/app:v1"
+			}
+			_, err := s.Pull(context.Background(), ref, tt.opts)
+			if !errors.Is(err, tt.class) {
+				t.Fatalf("error %v is not %v", err, tt.class)
+			}
+			if msg := err.Error(); !strings.Contains(msg, tt.text) || strings.Contains(msg, "\n") {
+				t.Errorf("error %q, want one line with %q", msg, tt.text)
+			}
+			if !strings.Contains(errdefs.Hint(err), tt.hint) {
+				t.Errorf("hint %q, want %q", errdefs.Hint(err), tt.hint)
+			}
+			t.Logf("%v (%s)", err, errdefs.Hint(err))
+			if got := left(t, s); len(got) != 0 {
+				t.Errorf("left behind: %q", got)
+			}
+			f.mu.Lock()
+			f.intercept = nil
+			f.mu.Unlock()
+			f.put(t, "v1", here(), layer)
+			if img, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{}); err != nil || img.Target.Digest != good.Digest {
+				t.Errorf("pull once it is well: %v", err)
+			}
+		})
+	}
+}
+
+// corrupt serves the layer blob changed, or not at all.
+func corrupt(layer []byte, change func([]byte) []byte) func(*fakeRegistry) {
+	return func(f *fakeRegistry) {
+		f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+			d := digest.Digest(filepath.Base(r.URL.Path))
+			f.mu.Lock()
+			b := bytes.Clone(f.blobs[d])
+			f.mu.Unlock()
+			if len(b) < 1000 || r.Method != http.MethodGet {
+				return false
+			}
+			if b = change(b); b == nil {
+				w.WriteHeader(http.StatusNotFound)
+				return true
+			}
+			http.ServeContent(w, r, "", time0, bytes.NewReader(b))
+			return true
+		}
+	}
+}
+
+// TestPullResumes: a connection cut in the middle of a layer goes on there.
+func TestPullResumes(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), bigLayer(t, "data", 8<<20))
+	cuts := 0
+	f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+		d := digest.Digest(filepath.Base(r.URL.Path))
+		f.mu.Lock()
+		b := f.blobs[d]
+		f.mu.Unlock()
+		if len(b) < 1<<20 || cuts > 0 {
+			return false
+		}
+		cuts++
+		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+		_, _ = w.Write(b[:len(b)/2])
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+		return true
+	}
+	if _, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if f.count("bytes=") == 0 {
+		t.Errorf("no request asked for the rest only: %q", f.requests)
+	}
+}
+
+func TestPullCancelled(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), bigLayer(t, "a", 4<<20), bigLayer(t, "b", 4<<20))
+	for _, at := range []string{statusPulling, statusDownload, statusFetched, statusExtract, statusPulled} {
+		t.Run(at, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			_, err := s.Pull(ctx, f.host+"/app:v1", PullOptions{Progress: func(e ProgressEvent) {
+				if e.Status == at {
+					cancel()
+				}
+			}})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v", err)
+			}
+			if got := left(t, s); len(got) != 0 {
+				t.Errorf("left behind: %q", got)
+			}
+		})
+	}
+}
+
+func TestPullWithCredentials(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), tarOf(t, reg("f", "x")))
+	var token http.HandlerFunc = func(w http.ResponseWriter, r *http.Request) {
+		u, p, _ := r.BasicAuth()
+		_ = r.ParseForm()
+		if r.Form.Get("grant_type") == "password" {
+			u, p = r.Form.Get("username"), r.Form.Get("password")
+		}
+		if u == "me" && p == "secret" || r.Form.Get("refresh_token") == "identity" {
+			fmt.Fprint(w, `{"access_token":"good","token":"good"}`)
+			return
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/token" {
+			token(w, r)
+			return true
+		}
+		if r.Header.Get("Authorization") == "Bearer good" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+f.URL+`/token",service="s"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	for name, tt := range map[string]struct {
+		auth *registry.AuthConfig
+		ok   bool
+	}{
+		"none":           {nil, false},
+		"password":       {&registry.AuthConfig{Username: "me", Password: "secret"}, true},
+		"wrong":          {&registry.AuthConfig{Username: "me", Password: "guess"}, false},
+		"auth field":     {&registry.AuthConfig{Auth: "bWU6c2VjcmV0"}, true},
+		"identity token": {&registry.AuthConfig{IdentityToken: "identity"}, true},
+		"registry token": {&registry.AuthConfig{RegistryToken: "good"}, true},
+	} {
+		_, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{Auth: tt.auth})
+		if tt.ok && err != nil || !tt.ok && !errors.Is(err, errdefs.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestPullTogether: eight pulls of two images that share a layer fetch each
+// blob once.
+func TestPullTogether(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	shared := bigLayer(t, "shared", 1<<20)
+	f.put(t, "a", here(), shared, tarOf(t, reg("a", "a")))
+	f.put(t, "b", here(), shared, tarOf(t, reg("b", "b")))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			if _, err := s.Pull(context.Background(), f.host+"/app:"+string("ab"[i%2]), PullOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	d := digest.FromBytes(gzipped(t, shared)).String()
+	if n := f.count("GET /v2/app/blobs/" + d); n != 1 {
+		t.Errorf("the shared layer was fetched %d times", n)
+	}
+	if list, err := s.List(context.Background()); err != nil || len(list) != 2 {
+		t.Errorf("%d images, %v", len(list), err)
+	}
+}
