@@ -21,8 +21,7 @@ const (
 	abiCount
 )
 
-// x32Bit marks an x32 call in seccomp_data.nr; both ABIs report the
-// architecture x86-64 (arch/x86/include/uapi/asm/unistd.h).
+// x32Bit marks an x32 call in seccomp_data.nr (arch/x86/include/uapi/asm/unistd.h).
 const x32Bit = 0x40000000
 
 // Number ranges that lie apart from the running numbering of an ABI. They do
@@ -34,24 +33,23 @@ const (
 	armPrivateSlots = 16
 )
 
-// wide reports whether arguments are compared as 64-bit words. On x32 they are
-// not, as in libseccomp: its calls take 32-bit arguments in 64-bit registers.
+// wide reports whether arguments are compared as 64-bit words.
 func (a abi) wide() bool { return a == abiX86_64 || a == abiARM64 }
 
-// machine is one value of seccomp_data.arch with the ABIs that report it.
+// machine is one value of seccomp_data.arch with the ABI that reports it. x32 calls
+// come as x86-64 ones with x32Bit set.
 type machine struct {
 	audit uint32
-	low   abi // numbers below x32Bit
-	high  abi // numbers with x32Bit set; noABI where there are none
+	abi   abi
 }
 
 const noABI = abiCount
 
 var machines = [...]machine{
-	{unix.AUDIT_ARCH_X86_64, abiX86_64, abiX32},
-	{unix.AUDIT_ARCH_I386, abiI386, noABI},
-	{unix.AUDIT_ARCH_AARCH64, abiARM64, noABI},
-	{unix.AUDIT_ARCH_ARM, abiARM, noABI},
+	{unix.AUDIT_ARCH_X86_64, abiX86_64},
+	{unix.AUDIT_ARCH_I386, abiI386},
+	{unix.AUDIT_ARCH_AARCH64, abiARM64},
+	{unix.AUDIT_ARCH_ARM, abiARM},
 }
 
 // nativeABI maps GOARCH to the ABI a filter always covers.

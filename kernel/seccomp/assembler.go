@@ -24,6 +24,7 @@ type retAt struct {
 const (
 	opLoad = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	opAnd  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+	opSub  = unix.BPF_ALU | unix.BPF_SUB | unix.BPF_K
 	opJump = unix.BPF_JMP | unix.BPF_JA
 	opJeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 	opJge  = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K

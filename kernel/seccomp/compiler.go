@@ -55,9 +55,10 @@ type chain struct {
 const (
 	end = -1 // of a list of links
 
-	// regularSlots is above the highest running number of every ABI, and of x32's own.
-	regularSlots = 600
-	slotCount    = regularSlots + armPrivateSlots
+	// regularSlots is above the highest running number of every ABI. The slots
+	// from there on are for x32's own numbers and ARM's private ones.
+	regularSlots = x32OwnFirst
+	slotCount    = x32OwnEnd
 )
 
 func (c *compiler) compile() []unix.SockFilter {
@@ -96,72 +97,91 @@ func (c *compiler) reserve() {
 	c.tests = make([]test, 0, 64)
 }
 
+// covers reports whether the profile says anything about a machine.
 func (c *compiler) covers(m *machine) bool {
-	return c.abis[m.low] || m.high != noABI && c.abis[m.high]
+	return c.abis[m.abi] || m.abi == abiX86_64 && c.abis[abiX32]
 }
 
 // section emits the search for a syscall number on one machine.
 func (c *compiler) section(m *machine) label {
-	c.numbers = c.numbers[:0]
-	killed := c.asm.ret(unix.SECCOMP_RET_KILL_PROCESS)
-	newer := killed
-	if c.abis[m.low] {
-		newer = c.number(m.low, 0)
-	} else {
-		c.numbers = c.asm.appendSegment(c.numbers, 0, killed)
-	}
-	switch {
-	case m.high == noABI:
-	case c.abis[m.high]:
-		c.number(m.high, x32Bit)
-	default:
-		c.numbers = c.asm.appendSegment(c.numbers, x32Bit, killed)
-		// -1 is how a debugger or a careless program says "no syscall"; the
-		// kernel answers it like a number it does not know.
-		c.numbers = c.asm.appendSegment(c.numbers, ^uint32(0), newer)
-	}
-	return c.asm.search(offsetNr, ^uint32(0), c.numbers)
-}
-
-// number appends the segments of one ABI, whose numbers start at base, and
-// returns where numbers unknown to the profile go.
-func (c *compiler) number(a abi, base uint32) label {
 	clear(c.slots)
 	c.links = c.links[:0]
 	c.chains = c.chains[:0]
 	c.newest = -1
 	for i := range c.rules {
-		c.apply(a, int32(i))
+		c.apply(m.abi, int32(i))
 	}
 	unnamed := c.asm.ret(c.defaultRet)
 	newer := unnamed
 	if c.newest >= 0 {
 		newer = c.asm.ret(c.newerRet)
 	}
-	add := func(nr uint32, to label) { c.numbers = c.asm.appendSegment(c.numbers, base+nr, to) }
-	for nr := uint32(0); nr < regularSlots; nr++ {
+	c.numbers = c.numbers[:0]
+	for nr := int32(0); nr < regularSlots; nr++ {
 		switch s := &c.slots[nr]; {
 		case s.state != slotUnnamed:
-			add(nr, c.leaf(a, s))
-		case int32(nr) <= c.newest || x32Own(a, int32(nr)):
-			add(nr, unnamed)
+			c.number(uint32(nr), c.leaf(m.abi, s))
+		case nr <= c.newest:
+			c.number(uint32(nr), unnamed)
 		default:
-			add(nr, newer)
+			c.number(uint32(nr), newer)
 		}
 	}
-	add(regularSlots, newer)
-	if a != abiARM {
-		return newer
+	c.number(regularSlots, newer)
+	switch m.abi {
+	case abiX86_64:
+		return c.sectionX86(unnamed, newer)
+	case abiARM:
+		c.apart(m.abi, armPrivateFirst, armPrivateSlots, unnamed, newer)
 	}
-	for i := uint32(0); i < armPrivateSlots; i++ {
+	return c.asm.search(offsetNr, ^uint32(0), c.numbers)
+}
+
+// number appends a segment of the search for a number.
+func (c *compiler) number(nr uint32, to label) {
+	c.numbers = c.asm.appendSegment(c.numbers, nr, to)
+}
+
+// apart appends the segments of a range apart from the running numbering.
+func (c *compiler) apart(a abi, first, count uint32, unnamed, newer label) {
+	for i := range count {
 		to := unnamed
 		if s := &c.slots[regularSlots+i]; s.state != slotUnnamed {
 			to = c.leaf(a, s)
 		}
-		add(armPrivateFirst+i, to)
+		c.number(first+i, to)
 	}
-	add(armPrivateFirst+armPrivateSlots, newer)
-	return newer
+	c.number(first+count, newer)
+}
+
+// sectionX86 emits the search among x86-64's numbers, in c.numbers, behind one that tells
+// them from x32's. An x32 number means the same call as on x86-64, except for
+// those from 512 on, so it continues in the other search.
+func (c *compiler) sectionX86(unnamed, newer label) label {
+	killed := c.asm.ret(unix.SECCOMP_RET_KILL_PROCESS)
+	common := c.asm.tree(c.numbers)
+	c.numbers = append(c.numbers[:0], segment{0, killed})
+	if c.abis[abiX86_64] {
+		c.numbers[0].to = common
+	}
+	if !c.abis[abiX32] {
+		c.number(x32Bit, killed)
+		// -1 is how a debugger or a careless program says "no syscall"; the
+		// kernel answers it like a number it does not know.
+		c.number(^uint32(0), newer)
+		return c.asm.search(offsetNr, ^uint32(0), c.numbers)
+	}
+	low := c.numbers[0].to
+	c.numbers = append(c.numbers[:0], segment{0, common})
+	c.apart(abiX86_64, x32OwnFirst, x32OwnEnd-x32OwnFirst, unnamed, newer)
+	x32 := c.numbers[0].to
+	if len(c.numbers) > 1 {
+		c.asm.tree(c.numbers)
+		x32 = c.asm.push(unix.SockFilter{Code: opSub, K: x32Bit})
+	}
+	c.numbers = append(c.numbers[:0], segment{0, low})
+	c.number(x32Bit, x32)
+	return c.asm.search(offsetNr, ^uint32(0), c.numbers)
 }
 
 // apply enters one rule of the profile into the slots of the ABI.
@@ -170,31 +190,28 @@ func (c *compiler) apply(a abi, index int32) {
 	conditional := c.conditional(a, r)
 	for _, row := range c.rows[r.row : r.row+r.rows] {
 		s := &syscallTable[row]
-		if nr := s.nr[a]; nr >= 0 {
-			c.count(a, nr)
-			if !r.redundant {
-				c.enter(slotOf(nr), index, conditional)
-			}
+		nr := s.nr[a]
+		if nr < armPrivateFirst {
+			c.newest = max(c.newest, nr)
 		}
-		if a == abiI386 && s.mux != 0 && !r.redundant {
+		if s.mux != 0 && a == abiI386 {
+			c.newest = max(c.newest, multiplexer(s.mux))
+		}
+		if r.redundant {
+			continue
+		}
+		if nr >= armPrivateFirst {
+			nr += regularSlots - armPrivateFirst
+		}
+		if nr >= 0 {
+			c.enter(nr, index, conditional)
+		}
+		if own := s.nr[abiX32]; own >= 0 && a == abiX86_64 {
+			c.enter(own, index, conditional)
+		}
+		if s.mux != 0 && a == abiI386 {
 			c.applyMultiplexed(s.mux, index, conditional)
 		}
-	}
-}
-
-func slotOf(nr int32) int32 {
-	if nr >= armPrivateFirst {
-		return regularSlots + nr - armPrivateFirst
-	}
-	return nr
-}
-
-func x32Own(a abi, nr int32) bool { return a == abiX32 && nr >= x32OwnFirst && nr < x32OwnEnd }
-
-// count remembers the newest call of the running numbering.
-func (c *compiler) count(a abi, nr int32) {
-	if nr > c.newest && nr < armPrivateFirst && !x32Own(a, nr) {
-		c.newest = nr
 	}
 }
 
@@ -245,11 +262,7 @@ func (c *compiler) applyMultiplexed(mux uint8, rule int32, conditional bool) {
 	if conditional && !stricter(c.rules[rule].ret, c.defaultRet) {
 		return
 	}
-	s := &c.slots[nrSocketcall]
-	if mux&muxIPC != 0 {
-		s = &c.slots[nrIPC]
-	}
-	if s.state != slotDecided {
+	if s := &c.slots[multiplexer(mux)]; s.state != slotDecided {
 		c.link(s, link{rule: rule, mux: mux})
 	}
 }
@@ -317,6 +330,14 @@ func (c *compiler) addClauses(a abi, l *link) {
 func (c *compiler) keep(t test) []test {
 	c.tests = append(c.tests, t)
 	return c.tests[len(c.tests)-1:]
+}
+
+// multiplexer is the number of the call that mux is a subcall of.
+func multiplexer(mux uint8) int32 {
+	if mux&muxIPC != 0 {
+		return nrIPC
+	}
+	return nrSocketcall
 }
 
 // multiplexedTest is the comparison of the first argument of socketcall(2) or

@@ -115,6 +115,9 @@ func newReference(p *specs.LinuxSeccomp, native specs.Arch) *reference {
 			for _, name := range s.Names {
 				if nrs, ok := numbers[name]; ok {
 					r.enter(arch, name, nrs[col], s)
+					if arch == specs.ArchX32 { // the two ways to say it
+						r.enter(arch, name, nrs[0], s)
+					}
 				}
 			}
 		}
@@ -137,6 +140,12 @@ func (r *reference) enter(arch specs.Arch, name string, nr int32, s specs.LinuxS
 	}
 	if arch != specs.ArchX86 {
 		return
+	}
+	if socketSubcalls[name] != 0 {
+		r.newest[arch] = max(r.newest[arch], 102+1)
+	}
+	if ipcSubcalls[name] != 0 {
+		r.newest[arch] = max(r.newest[arch], 117+1)
 	}
 	always, _ := matches(s.Args, [6]uint64{}, false)
 	if !always && int32(e.ret&0xffff0000) >= int32(r.deflt&0xffff0000) {
@@ -180,7 +189,7 @@ func (r *reference) action(c call) uint32 {
 		return 0x80000000
 	}
 	entries := r.entries[arch][nr]
-	wide := arch == specs.ArchX86_64 || arch == specs.ArchAARCH64
+	wide := arch != specs.ArchX86 && arch != specs.ArchARM
 	for _, e := range entries {
 		if always, _ := matches(e.args, c.args, wide); always && e.sub == 0 {
 			return e.ret

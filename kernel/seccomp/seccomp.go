@@ -17,11 +17,16 @@
 //     default action, number included, has no effect.
 //   - The conditions of a rule must all hold, except that a rule with several
 //     conditions on the same argument applies if any one of its conditions holds.
-//   - Arguments are compared as unsigned 64-bit words on x86-64 and arm64; on i386,
-//     x32 and arm as 32-bit words, the upper half of the profile's values being ignored.
+//   - Arguments are compared as unsigned 64-bit words on x86-64, x32 and arm64; on i386
+//     and arm as 32-bit words, the upper half of the profile's values being ignored.
+//     (libseccomp ignores it on x32, too.)
 //   - A name no architecture knows is skipped, in rules that permit and in rules
 //     that forbid, and reported in [Filter.Unknown]. A name that only some
 //     architectures have applies to those.
+//   - An x32 number below 512 means the x86-64 call of that number, although current
+//     kernels offer on x32 only those that have no number of their own from 512 on.
+//     (libseccomp knows only the latter number and leaves the former to the
+//     default action, which older kernels let pass for the call.)
 //   - The native architecture is always covered. Calls of an architecture the
 //     profile does not list kill the process (libseccomp: the thread).
 //   - Where the default action forbids, numbers above the newest call the profile

@@ -93,7 +93,7 @@ func compareArguments(t *testing.T, p *specs.LinuxSeccomp, f *Filter, name strin
 	row := syscallTable[lookup(name, -1)]
 	for _, at := range []struct{ audit, nr uint32 }{
 		{unix.AUDIT_ARCH_X86_64, uint32(row.nr[abiX86_64])},
-		{unix.AUDIT_ARCH_X86_64, uint32(row.nr[abiX32]) | x32Bit},
+		{unix.AUDIT_ARCH_X86_64, uint32(row.nr[abiX86_64]) | x32Bit},
 		{unix.AUDIT_ARCH_I386, uint32(row.nr[abiI386])},
 		{unix.AUDIT_ARCH_AARCH64, uint32(row.nr[abiARM64])},
 	} {
