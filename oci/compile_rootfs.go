@@ -115,8 +115,8 @@ func (c *compiler) bind(m *specs.Mount, o *mountOptions) error {
 	if !filepath.IsAbs(source) {
 		source = filepath.Join(c.in.bundle, source)
 	}
-	if len(o.super) > 0 {
-		return invalid("mounts: %s: option %q means nothing for a bind mount", m.Destination, o.super[0])
+	if len(o.super) > 0 { // mount(2) takes no filesystem options for these either
+		c.warn("mounts: %s: %s mean nothing for a bind mount", m.Destination, strings.Join(o.super, ","))
 	}
 	kind := directory
 	if c.in.host.stat != nil {
