@@ -11,14 +11,6 @@ import (
 	p "github.com/berth-containers/berth/kernel/program"
 )
 
-// Runner starts containers and execs. It holds what all of them share: the
-// sealed interpreter and the cache of compiled seccomp filters. It is safe for
-// concurrent use.
-type Runner struct {
-	interpreter *p.Interpreter
-	options     RunnerOptions
-}
-
 // Process is a started process of a container. Its parent is the caller.
 type Process struct {
 	// Pid is the process's id in the caller's pid namespace.

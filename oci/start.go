@@ -8,29 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-containers/berth/kernel/cgroup"
-	p "github.com/berth-containers/berth/kernel/program"
 )
-
-// RunnerOptions say where a Runner keeps what outlives a single start. The zero
-// value keeps nothing.
-type RunnerOptions struct {
-	// FilterCache is a directory for compiled seccomp filters; "" = compile
-	// each time.
-	FilterCache string
-}
-
-// NewRunner makes a Runner. Close it when no more containers are to be started;
-// running ones are not affected.
-func NewRunner(o RunnerOptions) (*Runner, error) {
-	ip, err := p.NewInterpreter()
-	if err != nil {
-		return nil, err
-	}
-	return &Runner{interpreter: ip, options: o}, nil
-}
-
-// Close releases the interpreter.
-func (r *Runner) Close() error { return r.interpreter.Close() }
 
 // StartRequest describes a container to be created and started in one act.
 type StartRequest struct {
@@ -75,7 +53,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, func(), error)
 		spec: req.Spec, bundle: bundle, rootfs: req.Rootfs, extra: req.ExtraFiles,
 		wait: wait,
 	}
-	if in.host, err = thisHost(oom); err != nil {
+	if in.host, err = r.host(oom); err != nil {
 		return nil, nil, err
 	}
 	closeFiles, err := in.useCgroup(req.Cgroup)
@@ -111,7 +89,7 @@ type ExecRequest struct {
 
 // Exec starts a process in a running container. Errors as for [Runner.Start].
 func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
-	host, err := thisHost(req.Process.OOMScoreAdj != nil)
+	host, err := r.host(req.Process.OOMScoreAdj != nil)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ func commands() []command {
 		{"resume", "ID", "thaw a paused container", runResume},
 		{"spec", "", "write a default config.json", runSpec},
 		{"explain", "[BUNDLE]", "print the system calls that build a bundle's container", runExplain},
+		{"keep", "", "be the keeper of an engine's containers", runKeep},
 	}
 }
 
