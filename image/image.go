@@ -115,6 +115,12 @@ func (s *Store) History(ctx context.Context, ref string) ([]HistoryItem, error) 
 	}
 	var items []HistoryItem
 	layers := img.Layers
+	// A config may lack history for some layers: the oldest ones, since
+	// whoever adds a layer adds a line.
+	for range len(layers) - layerLines(img.Config.History) {
+		items = append(items, HistoryItem{Size: layers[0].Size})
+		layers = layers[1:]
+	}
 	for _, h := range img.Config.History {
 		item := HistoryItem{CreatedBy: h.CreatedBy, Author: h.Author, Comment: h.Comment}
 		if h.Created != nil {
@@ -125,14 +131,22 @@ func (s *Store) History(ctx context.Context, ref string) ([]HistoryItem, error) 
 		}
 		items = append(items, item)
 	}
-	for _, l := range layers { // a config may lack history
-		items = append(items, HistoryItem{Created: img.Created, Size: l.Size})
-	}
 	slices.Reverse(items)
 	if len(items) > 0 {
 		items[0].ID, items[0].Tags = img.ID, img.RepoTags
 	}
 	return items, nil
+}
+
+// layerLines counts the lines of a history that made a layer.
+func layerLines(history []ocispec.History) int {
+	n := 0
+	for _, h := range history {
+		if !h.EmptyLayer {
+			n++
+		}
+	}
+	return n
 }
 
 // draft is an image whose manifest and config are in the content store.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -101,10 +100,7 @@ func readArchive(ctx context.Context, c *session, r io.Reader) ([]archived, erro
 	}
 	var list []archived
 	for _, desc := range manifests {
-		name, err := archivedName(desc)
-		if err != nil {
-			return nil, err
-		}
+		name := archivedName(desc)
 		if images.IsIndexType(desc.MediaType) {
 			children, err := readIndex(ctx, c, desc)
 			if err != nil {
@@ -142,19 +138,21 @@ func readIndex(ctx context.Context, blobs content.Provider, desc ocispec.Descrip
 
 // archivedName is the name an index gives one of its entries, "" for none.
 // Docker and containerd write the full name into one annotation, Podman into
-// another where the OCI layout says only a tag need be.
-func archivedName(desc ocispec.Descriptor) (string, error) {
+// another, where the OCI layout says only a tag need be and where others put
+// tags and IDs.
+func archivedName(desc ocispec.Descriptor) string {
 	name := desc.Annotations[images.AnnotationImageName]
 	if name == "" {
 		name = desc.Annotations[ocispec.AnnotationRefName]
 		if onlyTag.MatchString(name) {
-			return "", nil
+			return ""
 		}
 	}
-	if name == "" || strings.Contains(name, "@") {
-		return "", nil
+	full, err := parseTag(name)
+	if err != nil {
+		return ""
 	}
-	return parseTag(name)
+	return full
 }
 
 // damaged marks an error of reading an archive as the archive's fault, unless

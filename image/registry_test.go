@@ -220,3 +220,10 @@ func tool(t *testing.T, name string, args ...string) string {
 	}
 	return string(out)
 }
+
+func unmarshal(t *testing.T, b []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatal(err)
+	}
+}
