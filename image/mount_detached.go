@@ -220,7 +220,7 @@ func (m *mounter) mountPath(o overlayMount) (f *os.File, err error) {
 			return mountError("open_tree", -1, err)
 		}
 		f = os.NewFile(uintptr(mnt), "overlay")
-		return nil
+		return nil // the attached one goes with the thread's namespace
 	})
 	return f, err
 }
@@ -231,7 +231,17 @@ func (m *mounter) mountPath(o overlayMount) (f *os.File, err error) {
 func onThread(flags int, f func() error) error {
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the runtime ends the thread
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The process's first thread never ends, and it is the one whose
+			// root and mounts /proc/self shows. Keep it busy while another
+			// does the work.
+			err := onThread(flags, f)
+			runtime.UnlockOSThread()
+			result <- err
+			return
+		}
+		// Not unlocked, so that the runtime ends the thread with the goroutine.
 		if err := unix.Unshare(unix.CLONE_FS | flags); err != nil {
 			result <- os.NewSyscallError("unshare", err)
 			return

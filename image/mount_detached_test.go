@@ -114,3 +114,31 @@ func checkRoot(t *testing.T, s *Store, f *os.File, layers int) {
 		t.Errorf("the mount is in the host's table, %v", err)
 	}
 }
+
+// TestOnThread: whatever thread its goroutine starts on, the process itself
+// keeps its root and its mounts.
+func TestOnThread(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	before, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		err := onThread(unix.CLONE_NEWNS, func() error {
+			if unix.Gettid() == unix.Getpid() {
+				return errors.New("on the first thread")
+			}
+			return unix.Chroot("/proc")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, rerr := os.Readlink("/proc/self/root")
+	after, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil || rerr != nil || after != before || root != "/" {
+		t.Errorf("the process has root %s and %s, had %s (%v, %v)", root, after, before, err, rerr)
+	}
+}
