@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/url"
 
 	"github.com/moby/moby/api/types/container"
@@ -45,19 +46,29 @@ func (c *Client) Version(ctx context.Context) (system.VersionResponse, error) {
 	return out, err
 }
 
-// Events calls fn with each event that passes the filters, from since to until
-// (seconds since the epoch; empty: from now on, without end).
-func (c *Client) Events(ctx context.Context, f Filters, since, until string, fn func(*events.Message) error) error {
+// Events follows the events that pass the filters, from since to until
+// (seconds since the epoch; empty: from now on, without end). It returns when
+// the engine has begun to watch.
+func (c *Client) Events(ctx context.Context, f Filters, since, until string) (*EventStream, error) {
 	q := url.Values{}
 	setText(q, "since", since)
 	setText(q, "until", until)
 	f.set(q)
 	resp, err := c.Do(ctx, Request{Method: "GET", Path: "/events", Query: q})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer resp.Body.Close()
-	return Records(resp.Body, fn)
+	return &EventStream{body: resp.Body}, nil
+}
+
+// EventStream are events as they come.
+type EventStream struct{ body io.ReadCloser }
+
+// Each calls fn with each event until it returns an error or the stream ends,
+// and closes the stream.
+func (s *EventStream) Each(fn func(*events.Message) error) error {
+	defer s.body.Close()
+	return Records(s.body, fn)
 }
 
 // DiskUsage is what images, containers and volumes take on disk.

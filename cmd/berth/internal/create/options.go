@@ -220,3 +220,22 @@ func (o *Options) deviceFlags(fs *pflag.FlagSet) {
 	fs.Var(&o.readIOps, "device-read-iops", "Limit read rate (IO per second) from a device")
 	fs.Var(&o.writeIOps, "device-write-iops", "Limit write rate (IO per second) to a device")
 }
+
+// Limits are the flags of berth update: the limits of [Options] that can be
+// changed while a container runs.
+type Limits struct{ o Options }
+
+// AddLimitFlags adds the flags to a flag set and returns what they set.
+func AddLimitFlags(fs *pflag.FlagSet) *Limits {
+	l := &Limits{}
+	o := &l.o
+	o.flags = fs
+	fs.VarP(&o.memory, "memory", "m", "Memory limit")
+	fs.Var(&o.memoryReservation, "memory-reservation", "Memory soft limit")
+	fs.Var(&o.memorySwap, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
+	fs.Int64Var(&o.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
+	fs.Uint16Var(&o.blkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)")
+	fs.StringVar(&o.restart, "restart", "", "Restart policy to apply when a container exits")
+	o.cpuFlags(fs)
+	return l
+}

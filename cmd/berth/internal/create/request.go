@@ -358,3 +358,23 @@ func readProfile(path string) (string, error) {
 	}
 	return b.String(), nil
 }
+
+// Update is the request the flags make.
+func (l *Limits) Update() (*container.UpdateConfig, error) {
+	o := &l.o
+	upd := &container.UpdateConfig{Resources: container.Resources{
+		Memory: int64(o.memory), MemoryReservation: int64(o.memoryReservation), MemorySwap: int64(o.memorySwap),
+		NanoCPUs: int64(o.cpus), CPUShares: o.cpuShares, CPUPeriod: o.cpuPeriod, CPUQuota: o.cpuQuota,
+		CPURealtimePeriod: o.rtPeriod, CPURealtimeRuntime: o.rtRuntime,
+		CpusetCpus: o.cpusetCPUs, CpusetMems: o.cpusetMems, BlkioWeight: o.blkioWeight,
+	}}
+	if o.flags.Changed("pids-limit") {
+		upd.PidsLimit = &o.pidsLimit
+	}
+	if o.restart == "" {
+		return upd, nil
+	}
+	var err error
+	upd.RestartPolicy, err = ParseRestartPolicy(o.restart)
+	return upd, err
+}

@@ -1,0 +1,11 @@
+// Berth is the command people type: a client of the Berth engine, which it
+// starts when root finds none running.
+package main
+
+import (
+	"os"
+
+	"github.com/berth-containers/berth/cmd/berth/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
