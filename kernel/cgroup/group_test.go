@@ -1,0 +1,787 @@
+package cgroup
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/berth-containers/berth/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// These tests make real cgroups, on whichever layout the host has. The same
+// binary passes on a hybrid and on a unified host.
+
+// roleVariable makes the test binary play a process of a container.
+const roleVariable = "BERTH_CGROUP_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleVariable) != "" {
+		play(os.Args[1:])
+	}
+	status := m.Run()
+	if err := RemoveEmpty(testRoot); err != nil {
+		fmt.Fprintln(os.Stderr, "left behind:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// play is the process in the group. It says "ready", then does its role.
+func play(args []string) {
+	switch args[0] {
+	case "wait": // for the end of input
+		fmt.Println("ready")
+		io.Copy(io.Discard, os.Stdin)
+	case "echo": // lines
+		fmt.Println("ready")
+		io.Copy(os.Stdout, os.Stdin)
+	case "hog": // args[1] MiB of memory
+		n, _ := strconv.Atoi(args[1])
+		fmt.Println("ready")
+		for i := range n {
+			block := make([]byte, 1<<20)
+			for j := 0; j < len(block); j += 4096 {
+				block[j] = 1
+			}
+			hoard = append(hoard, block)
+			fmt.Println(i + 1)
+		}
+	case "burn": // CPU time, for args[1] ms
+		n, _ := strconv.Atoi(args[1])
+		fmt.Println("ready")
+		for ownCPU() < int64(n)*1e6 {
+		}
+	case "spawn": // args[1] processes, says how many it got
+		n, _ := strconv.Atoi(args[1])
+		var started int
+		for range n {
+			c := exec.Command("/proc/self/exe", "wait")
+			c.Env = []string{roleVariable + "=1"}
+			c.Stdin = os.Stdin
+			if c.Start() == nil {
+				started++
+			}
+		}
+		fmt.Println(started)
+		io.Copy(io.Discard, os.Stdin)
+	case "open": // each device of args[1:], says which worked
+		for _, name := range args[1:] {
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			fmt.Println(name, err == nil)
+			f.Close()
+		}
+		io.Copy(io.Discard, os.Stdin)
+	case "chain":
+		fmt.Println("ready")
+		runChain()
+	}
+	os.Exit(0)
+}
+
+var hoard [][]byte
+
+func ownCPU() int64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts)
+	return ts.Nano()
+}
+
+var testRoot = fmt.Sprintf("/berth-test-%d", os.Getpid())
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("making cgroups needs root")
+	}
+}
+
+// newGroup makes a group that the test's end kills, removes and looks for.
+func newGroup(t testing.TB, res *specs.LinuxResources) *Group {
+	t.Helper()
+	needRoot(t)
+	g, err := Create(testRoot+"/"+strings.ReplaceAll(t.Name(), "/", "-"), res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { endGroup(t, g) })
+	return g
+}
+
+func endGroup(t testing.TB, g *Group) {
+	t.Helper()
+	if err := g.Kill(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if err := g.Destroy(); err != nil {
+		t.Error(err)
+	}
+	assertGone(t, g)
+}
+
+func assertGone(t testing.TB, g *Group) {
+	t.Helper()
+	for name, dir := range g.State().Dirs {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s: %s is left (%v)", name, dir, err)
+		}
+	}
+}
+
+// member is a process in a group, with its pipes.
+type member struct {
+	t    testing.TB
+	pid  int
+	in   *os.File
+	out  *bufio.Reader
+	done bool
+}
+
+func join(t testing.TB, g *Group, args ...string) *member {
+	t.Helper()
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &member{t: t, pid: spawnIn(t, g, inR, outW, args...), in: inW, out: bufio.NewReader(outR)}
+	inR.Close()
+	outW.Close()
+	t.Cleanup(func() {
+		inW.Close()
+		if g != nil {
+			g.Thaw() // on v1 the frozen cannot die
+		}
+		if !m.done {
+			unix.Kill(m.pid, unix.SIGKILL)
+			m.wait()
+		}
+		outR.Close()
+	})
+	return m
+}
+
+func (m *member) line() string {
+	s, _ := m.out.ReadString('\n')
+	return strings.TrimSuffix(s, "\n")
+}
+
+func (m *member) expect(want string) {
+	m.t.Helper()
+	if got := m.line(); got != want {
+		m.t.Fatalf("process in the group said %q, want %q", got, want)
+	}
+}
+
+func (m *member) wait() unix.WaitStatus {
+	m.t.Helper()
+	var ws unix.WaitStatus
+	if _, err := retryEINTR(func() (int, error) { return unix.Wait4(m.pid, &ws, 0, nil) }); err != nil {
+		m.t.Fatal(err)
+	}
+	m.done = true
+	return ws
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestJoinEveryHierarchy(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "wait")
+	m.expect("ready")
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", m.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs, err := parseProcCgroup(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined := 0
+	for _, h := range hs {
+		if _, ours := g.State().Dirs[h.name()]; ours {
+			joined++
+			if h.own != g.Path() {
+				t.Errorf("hierarchy %q: process is in %s, want %s", h.name(), h.own, g.Path())
+			}
+		}
+	}
+	if joined != len(g.branches) {
+		t.Errorf("process shows %d of %d hierarchies", joined, len(g.branches))
+	}
+	if pids, err := g.Procs(); err != nil || !slices.Equal(pids, []int{m.pid}) {
+		t.Errorf("Procs: %v, %v; want [%d]", pids, err, m.pid)
+	}
+}
+
+func TestMemoryLimitKillsAndTells(t *testing.T) {
+	g := newGroup(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](32 << 20), Swap: ptr[int64](32 << 20)}})
+	w, err := g.WatchOOM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	told := make(chan error, 1)
+	go func() { told <- w.Wait() }()
+	m := join(t, g, "hog", "64")
+	m.expect("ready")
+	if ws := m.wait(); ws.Signal() != unix.SIGKILL {
+		t.Errorf("hog ended with %v, want a kill", ws)
+	}
+	if err := <-told; err != nil {
+		t.Errorf("watch: %v", err)
+	}
+	if n, err := g.OOMKills(); err != nil || n != 1 {
+		t.Errorf("OOM kills: %d, %v; want 1", n, err)
+	}
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Memory.Limit != 32<<20 || s.Memory.OOMKills != 1 {
+		t.Errorf("memory: %+v", s.Memory)
+	}
+	if g.Mode() == Unified && s.Memory.Failures == 0 { // Linux 6.18 does not count them on v1
+		t.Error("no failures counted")
+	}
+}
+
+func TestOOMWatchEndsWithGroup(t *testing.T) {
+	g := newGroup(t, nil)
+	w, err := g.WatchOOM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	go func() { told <- w.Wait() }()
+	if err := g.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; err != io.EOF {
+		t.Errorf("watch of a removed group: %v, want EOF", err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := g.Stats(); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("Stats of a removed group: %v, want not found", err)
+	}
+}
+
+func TestOOMWatchClose(t *testing.T) {
+	w, err := newGroup(t, nil).WatchOOM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	go func() { told <- w.Wait() }()
+	w.Close()
+	if err := <-told; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("closed watch: %v", err)
+	}
+}
+
+func TestPidsLimitBars(t *testing.T) {
+	g := newGroup(t, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](40)}})
+	m := join(t, g, "spawn", "50")
+	got, err := strconv.Atoi(m.line())
+	if err != nil || got == 0 || got >= 40 {
+		t.Errorf("a group of 40 tasks started %d processes (%v)", got, err)
+	}
+	s, err := g.Stats()
+	if err != nil || s.Pids.Limit != 40 || s.Pids.Current == 0 || s.Pids.Current > 40 {
+		t.Errorf("pids: %+v, %v", s.Pids, err)
+	}
+}
+
+func TestCPUQuotaThrottles(t *testing.T) {
+	g := newGroup(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](5000), Period: ptr[uint64](20000)}})
+	m := join(t, g, "burn", "100")
+	m.expect("ready")
+	m.wait()
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.CPU.ThrottledPeriods == 0 || s.CPU.ThrottledTime == 0 || s.CPU.Total < 90e6 {
+		t.Errorf("cpu: %+v", s.CPU)
+	}
+}
+
+func TestFreezeStopsThawResumes(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "burn", "1000000")
+	m.expect("ready")
+	used := func() uint64 {
+		s, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CPU.Total
+	}
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || !frozen {
+		t.Errorf("Frozen: %v, %v", frozen, err)
+	}
+	before := used()
+	for start := ownCPU(); ownCPU()-start < 20e6; {
+	}
+	if after := used(); after != before {
+		t.Errorf("frozen group used %d ns", after-before)
+	}
+	if err := g.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || frozen {
+		t.Errorf("Frozen after Thaw: %v, %v", frozen, err)
+	}
+	for used() == before { // ends when the process runs on
+	}
+}
+
+func TestKillMissesNoFork(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
+		t.Run(unix.SignalName(sig), func(t *testing.T) {
+			g := newGroup(t, nil)
+			for range 3 {
+				m := join(t, g, "chain")
+				m.expect("ready")
+			}
+			if err := g.Kill(sig); err != nil {
+				t.Fatal(err)
+			}
+			// Only a group without processes can be removed.
+			if err := g.Destroy(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestKillByFreezing is Kill(SIGKILL) where the kernel has no cgroup.kill.
+func TestKillByFreezing(t *testing.T) {
+	g := newGroup(t, nil)
+	for range 3 {
+		m := join(t, g, "chain")
+		m.expect("ready")
+	}
+	if err := g.signalAll(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Destroy(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKillUnfrozen(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "spawn", fmt.Sprint(signalBatch+5))
+	m.expect(fmt.Sprint(signalBatch + 5))
+	c := join(t, g, "chain")
+	c.expect("ready")
+	if err := g.killUnfrozen(errors.New("cannot freeze")); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Destroy(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKillFrozen(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "wait")
+	m.expect("ready")
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Kill(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || !frozen {
+		t.Errorf("after SIGTERM, Frozen: %v, %v", frozen, err)
+	}
+	if err := g.Kill(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.wait()
+	if err := g.Destroy(); err != nil {
+		t.Error(err)
+	}
+}
+
+func dev(kind string, major, minor int64, access string, allow bool) specs.LinuxDeviceCgroup {
+	return specs.LinuxDeviceCgroup{Allow: allow, Type: kind, Major: &major, Minor: &minor, Access: access}
+}
+
+func TestDevices(t *testing.T) {
+	denyAll := specs.LinuxDeviceCgroup{Access: "rwm"}
+	res := func(rules ...specs.LinuxDeviceCgroup) *specs.LinuxResources {
+		return &specs.LinuxResources{Devices: append([]specs.LinuxDeviceCgroup{denyAll}, rules...)}
+	}
+	g := newGroup(t, res(dev("c", 1, 3, "rwm", true), dev("c", 1, 5, "r", true)))
+	check := func(null, zero, full bool) {
+		t.Helper()
+		m := join(t, g, "open", "/dev/null", "/dev/zero", "/dev/full")
+		m.expect(fmt.Sprint("/dev/null ", null))
+		m.expect(fmt.Sprint("/dev/zero ", zero))
+		m.expect(fmt.Sprint("/dev/full ", full))
+	}
+	check(true, false, false)
+	if err := g.Set(res(dev("c", 1, 5, "rw", true), dev("c", 1, wildcard, "m", true))); err != nil {
+		t.Fatal(err)
+	}
+	check(false, true, false)
+	if err := g.Set(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+		{Allow: true, Access: "rwm"}, dev("c", 1, 7, "w", false)}}); err != nil {
+		t.Fatal(err)
+	}
+	check(true, true, false)
+	if err := g.Set(&specs.LinuxResources{}); err != nil {
+		t.Fatal(err)
+	}
+	check(true, true, false)
+}
+
+func TestCreateConflictAndReuse(t *testing.T) {
+	g := newGroup(t, nil)
+	again, err := Create(g.Path(), nil)
+	if err != nil {
+		t.Fatalf("take over an empty group: %v", err)
+	}
+	again.Close()
+	m := join(t, g, "wait")
+	m.expect("ready")
+	if _, err := Create(g.Path(), nil); !errors.Is(err, errdefs.ErrConflict) || errdefs.Hint(err) == "" {
+		t.Errorf("create a group in use: %v, want a conflict with a hint", err)
+	}
+	if pids, err := g.Procs(); err != nil || len(pids) != 1 {
+		t.Errorf("the failed Create changed the group: %v, %v", pids, err)
+	}
+	m.in.Close()
+	m.wait()
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(g.Path(), nil); !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("create a frozen group: %v, want a conflict", err)
+	}
+}
+
+func TestCreateUndoes(t *testing.T) {
+	needRoot(t)
+	path := testRoot + "/" + t.Name()
+	for _, res := range []*specs.LinuxResources{
+		{CPU: &specs.LinuxCPU{Quota: ptr[int64](1)}},   // the kernel refuses less than 1 ms
+		{CPU: &specs.LinuxCPU{Cpus: "0-100000"}},       // no such CPU
+		{Rdma: map[string]specs.LinuxRdma{"mlx5": {}}}, // not done here
+	} {
+		_, err := Create(path, res)
+		if !errors.Is(err, errdefs.ErrInvalid) && !errors.Is(err, errdefs.ErrUnsupported) {
+			t.Errorf("Create: %v, want invalid or unsupported", err)
+		}
+		if _, err := Load(path); !errors.Is(err, errdefs.ErrNotFound) {
+			t.Errorf("after the failed Create, Load: %v, want not found", err)
+		}
+	}
+}
+
+func TestDestroyRemovesTree(t *testing.T) {
+	g := newGroup(t, nil)
+	long := strings.Repeat("n", 200)
+	for _, dir := range g.State().Dirs {
+		// Deeper than a path can name.
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 25 {
+			for _, name := range []string{"beside", long} {
+				if err := unix.Mkdirat(fd, name, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			next, err := unix.Openat(fd, long, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			unix.Close(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd = next
+		}
+		unix.Close(fd)
+	}
+	if err := g.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	assertGone(t, g)
+	if err := g.Destroy(); err != nil {
+		t.Errorf("second Destroy: %v", err)
+	}
+	if pids, err := g.Procs(); err != nil || len(pids) > 0 {
+		t.Errorf("Procs of a removed group: %v, %v", pids, err)
+	}
+	if err := g.Kill(unix.SIGKILL); err != nil {
+		t.Errorf("Kill of a removed group: %v", err)
+	}
+}
+
+func TestDestroyWaitsForTheDying(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "spawn", "20")
+	m.expect("20")
+	if err := g.Kill(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestoreAndLoad(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "wait")
+	m.expect("ready")
+	for name, find := range map[string]func() (*Group, error){
+		"Load":    func() (*Group, error) { return Load(g.Path()) },
+		"Restore": func() (*Group, error) { return Restore(g.State()) },
+	} {
+		same, err := find()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if pids, err := same.Procs(); err != nil || !slices.Equal(pids, []int{m.pid}) {
+			t.Errorf("%s: Procs %v, %v", name, pids, err)
+		}
+		if fmt.Sprint(same.State()) != fmt.Sprint(g.State()) {
+			t.Errorf("%s: %v, want %v", name, same.State(), g.State())
+		}
+		same.Close()
+	}
+	forged := g.State()
+	for k, dir := range forged.Dirs {
+		forged.Dirs[k] = filepath.Dir(filepath.Dir(dir))
+	}
+	if _, err := Restore(forged); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("Restore of a hierarchy's root: %v, want invalid", err)
+	}
+}
+
+func TestRelativePath(t *testing.T) {
+	needRoot(t)
+	name := filepath.Base(testRoot) + "-relative"
+	g, err := Create(name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endGroup(t, g)
+	_, hs, err := discover(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hs {
+		own := h.own
+		if g.Mode() == Unified {
+			own = filepath.Dir(own)
+		}
+		if want := filepath.Join(h.mount, own, name); g.State().Dirs[h.name()] != want {
+			t.Errorf("%q: %s, want %s", h.name(), g.State().Dirs[h.name()], want)
+		}
+	}
+}
+
+func TestCloneFDOfFindsSubgroup(t *testing.T) {
+	g := newGroup(t, nil)
+	b := g.unified()
+	if b == nil {
+		t.Skip("no cgroup2 tree on this host")
+	}
+	m := join(t, g, "wait")
+	m.expect("ready")
+	sub := b.dir + "/init.scope"
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(sub+"/cgroup.procs", []byte(strconv.Itoa(m.pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	f, err := g.CloneFDOf(m.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want, _ := os.Stat(sub)
+	if got, err := f.Stat(); err != nil || !os.SameFile(got, want) {
+		t.Errorf("CloneFDOf is not %s (%v)", sub, err)
+	}
+	if _, err := g.CloneFDOf(os.Getpid()); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("CloneFDOf a stranger: %v, want not found", err)
+	}
+}
+
+func TestSetTightensAndLoosens(t *testing.T) {
+	const mib = 1 << 20
+	limits := func(limit, swap int64) *specs.LinuxResources {
+		return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &swap}}
+	}
+	g := newGroup(t, limits(64*mib, 128*mib))
+	for _, l := range [][2]int64{{32 * mib, 32 * mib}, {256 * mib, 512 * mib}, {48 * mib, 48 * mib}, {-1, -1}, {16 * mib, 64 * mib}} {
+		if err := g.Set(limits(l[0], l[1])); err != nil {
+			t.Errorf("set %v: %v", l, err)
+			continue
+		}
+		want := uint64(l[0])
+		if l[0] == -1 {
+			want = Unlimited
+		}
+		if s, err := g.Stats(); err != nil || s.Memory.Limit != want {
+			t.Errorf("set %v: limit reads %d, %v", l, s.Memory.Limit, err)
+		}
+	}
+}
+
+func TestCheckBeforeUpdate(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "hog", "32")
+	m.expect("ready")
+	for i := range 32 {
+		m.expect(strconv.Itoa(i + 1))
+	}
+	m.wait()
+	m = join(t, g, "hog", "100000")
+	for line := ""; line != "32"; {
+		line = m.line()
+	}
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	err := g.Set(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](1 << 20), CheckBeforeUpdate: ptr(true)}})
+	if !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("limit below use: %v, want a conflict", err)
+	}
+	if !strings.Contains(fmt.Sprint(err), "1048576") {
+		t.Errorf("%v does not name the value", err)
+	}
+}
+
+func TestStatsCount(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "hog", "16")
+	m.expect("ready")
+	for i := range 16 {
+		m.expect(strconv.Itoa(i + 1))
+	}
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.CPU.Total == 0 || s.Memory.Detail == nil || s.Memory.Limit != Unlimited || s.Pids.Limit != Unlimited {
+		t.Errorf("stats: %+v", s)
+	}
+	if s.Memory.Peak != 0 && s.Memory.Peak < 16<<20 {
+		t.Errorf("peak %d after use of 16 MiB", s.Memory.Peak)
+	}
+}
+
+func TestMountsNameTheGroup(t *testing.T) {
+	g := newGroup(t, nil)
+	mounts := g.Mounts()
+	if len(mounts) != len(g.branches) {
+		t.Fatalf("%d mounts of %d branches", len(mounts), len(g.branches))
+	}
+	for _, m := range mounts {
+		if !strings.HasSuffix(m.Source, g.Path()) {
+			t.Errorf("mount %q comes from %s", m.Name, m.Source)
+		}
+		if g.Mode() == Unified && (m.Name != "" || m.FSType != "cgroup2") {
+			t.Errorf("mount of a unified host: %+v", m)
+		}
+		if g.Mode() != Unified && m.Name == "" {
+			t.Errorf("mount without a name: %+v", m)
+		}
+	}
+}
+
+// v2 only.
+
+func needUnified(t testing.TB) {
+	t.Helper()
+	needRoot(t)
+	if mode, err := HostMode(); err != nil || mode != Unified {
+		t.Skipf("needs a unified host, this one is %v (%v)", mode, err)
+	}
+}
+
+func TestUnifiedFiles(t *testing.T) {
+	needUnified(t)
+	g := newGroup(t, &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr[int64](64 << 20), Swap: ptr[int64](96 << 20), Reservation: ptr[int64](16 << 20)},
+		CPU: &specs.LinuxCPU{Shares: ptr[uint64](2048), Quota: ptr[int64](50000), Period: ptr[uint64](100000),
+			Burst: ptr[uint64](10000), Cpus: "0", Mems: "0"},
+		Pids:           &specs.LinuxPids{Limit: ptr[int64](99)},
+		HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}},
+		BlockIO:        &specs.LinuxBlockIO{Weight: ptr[uint16](500)},
+		Unified:        map[string]string{"memory.high": "50331648", "cgroup.max.depth": "4"},
+	})
+	b := g.unified()
+	expect := func(file, want string) {
+		t.Helper()
+		if got, err := b.read(file); err != nil || strings.TrimSpace(got) != want {
+			t.Errorf("%s is %q, want %q (%v)", file, got, want, err)
+		}
+	}
+	expect("memory.max", "67108864")
+	expect("memory.low", "16777216")
+	expect("memory.high", "50331648")
+	expect("cpu.weight", "174")
+	expect("cpu.max", "50000 100000")
+	expect("cpu.max.burst", "10000")
+	expect("cpuset.cpus", "0")
+	expect("pids.max", "99")
+	expect("hugetlb.2MB.max", "4194304")
+	expect("cgroup.max.depth", "4")
+	if err := g.Set(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](20000)}}); err != nil {
+		t.Error(err)
+	}
+	expect("cpu.max", "20000 100000") // the period stays
+	if err := g.Set(&specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr[uint64](50000)}}); err != nil {
+		t.Error(err)
+	}
+	expect("cpu.max", "20000 50000") // the quota stays
+	err := g.Set(&specs.LinuxResources{Unified: map[string]string{"memory.nonsense": "1"}})
+	if !errors.Is(err, errdefs.ErrUnsupported) {
+		t.Errorf("unknown file: %v, want unsupported", err)
+	}
+}
+
+// TestInternalProcesses: a cgroup with processes of its own cannot pass a
+// controller on, and the error says what to do.
+func TestInternalProcesses(t *testing.T) {
+	needUnified(t)
+	g := newGroup(t, nil)
+	m := join(t, g, "wait")
+	m.expect("ready")
+	_, err := Create(g.Path()+"/inner", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](1 << 24)}})
+	if !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(errdefs.Hint(err), "processes of its own") {
+		t.Errorf("limit below a cgroup with processes: %v (hint %q)", err, errdefs.Hint(err))
+	}
+	inner, err := Create(g.Path()+"/inner", nil)
+	if err != nil {
+		t.Fatalf("no limit, no conflict: %v", err)
+	}
+	if err := inner.Destroy(); err != nil {
+		t.Error(err)
+	}
+}

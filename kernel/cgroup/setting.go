@@ -1,0 +1,216 @@
+package cgroup
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/berth-containers/berth/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// setting is one value for one control file: what a limit of the OCI spec is
+// compiled to.
+type setting struct {
+	controller  string // whose branch has the file
+	file, value string
+	field       string // of linux.resources, for errors
+
+	// optional: a kernel without the file does the same as with the value.
+	optional bool
+	// reorder: an EINVAL may come of a setting that follows (a limit above
+	// the old memory+swap limit, say), so it is tried again at the end.
+	reorder bool
+	// otherwise is tried when the kernel does not have the file.
+	otherwise *setting
+}
+
+// Set changes the limits to those of res; what res leaves nil (or 0, but for
+// pids.limit) stays as it is. Devices, when given, are replaced as a whole. A
+// value the kernel refuses is named in the error; what came before it has taken
+// effect then.
+func (g *Group) Set(res *specs.LinuxResources) error {
+	settings, err := g.compile(res, false)
+	if err != nil {
+		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
+	}
+	devices, err := compileDevices(res)
+	if err != nil {
+		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
+	}
+	if err := g.checkUsage(res); err != nil {
+		return err
+	}
+	if required := needed(settings); len(required) > 0 {
+		if b := g.unified(); b != nil && b.hasAny(required) {
+			if err := b.passControllers(g.wanted(b, required), required); err != nil {
+				return classify(err)
+			}
+		}
+	}
+	if err := g.apply(settings); err != nil {
+		return err
+	}
+	return g.replaceDevices(devices)
+}
+
+// apply writes the settings in their order.
+func (g *Group) apply(settings []setting) error {
+	var again []setting
+	for i := range settings {
+		s := &settings[i]
+		err := g.write(s)
+		if s.reorder && errors.Is(err, unix.EINVAL) {
+			again = append(again, *s)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := range again {
+		if err := g.write(&again[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Group) write(s *setting) error {
+	b := g.branch(s.controller)
+	fd, err := b.open(s.file, unix.O_WRONLY)
+	if err == unix.ENOENT {
+		switch {
+		case s.otherwise != nil:
+			return g.write(s.otherwise)
+		case s.optional:
+			return nil
+		}
+		return fmt.Errorf("%s: this kernel has no %s: %w", s.field, s.file, errdefs.ErrUnsupported)
+	}
+	if err != nil {
+		return classify(b.fail("open", s.file, err))
+	}
+	defer unix.Close(fd)
+	if _, err = retryEINTR(func() (int, error) { return unix.Write(fd, []byte(s.value)) }); err == nil {
+		return nil
+	}
+	err = classify(fmt.Errorf("set %s of cgroup %s to %s: %w", s.file, b.dir, s.value, err))
+	if errors.Is(err, unix.EBUSY) {
+		err = errdefs.WithHint(err, "The group uses more than that now: stop or shrink its processes, or choose a higher limit.")
+	}
+	return err
+}
+
+// needed lists the controllers of the settings.
+func needed(settings []setting) []string {
+	var names []string
+	for i := range settings {
+		if !slices.Contains(names, settings[i].controller) {
+			names = append(names, settings[i].controller)
+		}
+	}
+	return names
+}
+
+// compiler turns an OCI LinuxResources into settings. It writes nothing.
+type compiler struct {
+	g *Group
+	// fresh: the group is to be made, so nothing can be read from it and the
+	// kernel's defaults hold.
+	fresh    bool
+	settings []setting
+	err      error
+}
+
+// compile returns the settings of res, in the order in which to write them.
+func (g *Group) compile(res *specs.LinuxResources, fresh bool) ([]setting, error) {
+	if res == nil {
+		return nil, nil
+	}
+	if err := refuseUnsupported(res); err != nil {
+		return nil, err
+	}
+	c := &compiler{g: g, fresh: fresh}
+	if res.Memory != nil {
+		c.memory(res.Memory)
+	}
+	if res.CPU != nil {
+		c.cpu(res.CPU)
+		c.cpuset(res.CPU)
+	}
+	if res.Pids != nil && res.Pids.Limit != nil {
+		c.pids(*res.Pids.Limit)
+	}
+	if res.BlockIO != nil {
+		c.io(res.BlockIO)
+	}
+	c.hugetlb(res.HugepageLimits)
+	c.unified(res.Unified)
+	return c.settings, c.err
+}
+
+// version returns where the controller lives: 1, 2, or 0 (and an error of the
+// whole compilation) when this host has it nowhere.
+func (c *compiler) version(controller, field string) int {
+	b := c.g.branch(controller)
+	if b == nil {
+		c.fail(fmt.Errorf("%s: this host has no %s controller: %w", field, controller, errdefs.ErrUnsupported))
+		return 0
+	}
+	if b.v2 {
+		return 2
+	}
+	return 1
+}
+
+// fail keeps the first error.
+func (c *compiler) fail(err error) {
+	c.err = cmp.Or(c.err, err)
+}
+
+func (c *compiler) unsupported(field, why string) {
+	c.fail(fmt.Errorf("%s: %s: %w", field, why, errdefs.ErrUnsupported))
+}
+
+func (c *compiler) invalid(field string, value any, why string) {
+	c.fail(fmt.Errorf("%s: %v: %s: %w", field, value, why, errdefs.ErrInvalid))
+}
+
+func (c *compiler) add(s setting) { c.settings = append(c.settings, s) }
+
+// refuseUnsupported names the first field which no code here carries out.
+func refuseUnsupported(res *specs.LinuxResources) error {
+	for _, f := range []struct {
+		field string
+		set   bool
+	}{
+		{"network.classID", res.Network != nil && res.Network.ClassID != nil},
+		{"network.priorities", res.Network != nil && len(res.Network.Priorities) > 0},
+		{"rdma", len(res.Rdma) > 0},
+	} {
+		if f.set {
+			return fmt.Errorf("%s: %w", f.field, errdefs.ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// limit writes a number of bytes; -1 is v1's and the spec's "no limit".
+func limit(n int64, v2 bool) string {
+	if v2 && n == -1 {
+		return "max"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// value returns what p points to, 0 for nil.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
