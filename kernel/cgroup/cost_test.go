@@ -131,3 +131,15 @@ func BenchmarkStats(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkPlace(b *testing.B) {
+	for _, path := range []string{"/berth/x", "berth-x"} {
+		b.Run(path, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := place(path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -236,12 +236,7 @@ func (b *branch) setDevicesV1(s *deviceSet) error {
 	if err := b.write(devicesFile(s.allow), "a"); err != nil {
 		return classify(err)
 	}
-	for _, d := range s.sorted() {
-		if err := b.write(devicesFile(!s.allow), d.String()+" "+s.exceptions[d].String()); err != nil {
-			return classify(err)
-		}
-	}
-	return nil
+	return b.writeDevicesV1(devicesFile(!s.allow), s, func(d device) access { return s.exceptions[d] })
 }
 
 func devicesFile(allow bool) string {
@@ -249,6 +244,27 @@ func devicesFile(allow bool) string {
 		return "devices.allow"
 	}
 	return "devices.deny"
+}
+
+// writeDevicesV1 writes to the file a line for each exception of the set, with
+// the access that pick says, if any. One opened file takes them all.
+func (b *branch) writeDevicesV1(file string, s *deviceSet, pick func(device) access) error {
+	fd, err := b.open(file, unix.O_WRONLY)
+	if err != nil {
+		return classify(b.fail("open", file, err))
+	}
+	defer unix.Close(fd)
+	for _, d := range s.sorted() {
+		how := pick(d)
+		if how == 0 {
+			continue
+		}
+		line := d.String() + " " + how.String()
+		if _, err := retryEINTR(func() (int, error) { return unix.Write(fd, []byte(line)) }); err != nil {
+			return classify(fmt.Errorf("set %s of cgroup %s to %q: %w", file, b.dir, line, err))
+		}
+	}
+	return nil
 }
 
 // replaceDevicesV1 writes the difference, additions first, where both the old and
@@ -266,21 +282,12 @@ func (b *branch) replaceDevicesV1(s *deviceSet) error {
 	if old.allow || s.allow {
 		return b.setDevicesV1(s)
 	}
-	for _, d := range s.sorted() {
-		if gained := s.exceptions[d] &^ old.exceptions[d]; gained != 0 {
-			if err := b.write("devices.allow", d.String()+" "+gained.String()); err != nil {
-				return classify(err)
-			}
-		}
+	gained := func(d device) access { return s.exceptions[d] &^ old.exceptions[d] }
+	if err := b.writeDevicesV1("devices.allow", s, gained); err != nil {
+		return err
 	}
-	for _, d := range old.sorted() {
-		if lost := old.exceptions[d] &^ s.exceptions[d]; lost != 0 {
-			if err := b.write("devices.deny", d.String()+" "+lost.String()); err != nil {
-				return classify(err)
-			}
-		}
-	}
-	return nil
+	lost := func(d device) access { return old.exceptions[d] &^ s.exceptions[d] }
+	return b.writeDevicesV1("devices.deny", old, lost)
 }
 
 // parseDevicesList reads devices.list: "a *:* rwm" alone when everything is
