@@ -5,17 +5,31 @@
 //
 // Every method may be called from any goroutine. Errors carry a class of
 // package errdefs and, where there is a remedy, a hint.
+//
+// # Crashes
+//
+// The engine may be killed at any moment. A container's record is on disk
+// before the act it describes, the keeper holds what runs and what has ended,
+// and [Open] brings the two together: see reconcile.go.
 package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
 
-	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/image"
+	"github.com/berth-containers/berth/keeper"
+	"github.com/berth-containers/berth/network"
 )
 
 // Config says where the engine lives and what its defaults are. The zero value
-// of each field is usable unless the comment says otherwise.
+// of each field is usable.
 type Config struct {
 	// StateRoot holds what survives a reboot: images, container records,
 	// volumes. Zero: /var/lib/berth.
@@ -54,18 +68,154 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+func (c Config) withDefaults() Config {
+	c.StateRoot = firstNonEmpty(c.StateRoot, "/var/lib/berth")
+	c.RunRoot = firstNonEmpty(c.RunRoot, "/run/berth")
+	c.BridgeName = firstNonEmpty(c.BridgeName, "berth0")
+	c.CgroupParent = firstNonEmpty(c.CgroupParent, "/berth")
+	c.LogDriver = firstNonEmpty(c.LogDriver, logJSONFile)
+	if c.DefaultShmSize == 0 {
+		c.DefaultShmSize = 64 << 20
+	}
+	if c.StopTimeout == 0 {
+		c.StopTimeout = 10
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
 // Engine joins the parts. Make one with [Open].
 type Engine struct {
-	cfg Config
+	cfg  Config
+	log  *slog.Logger
+	host *hostFacts
+	id   string // of this installation, 64 hex digits
+
+	images     *image.Store
+	nets       *network.Store
+	keeper     *keeperLink
+	logWatch   *logWatch
+	events     *eventLog
+	containers *roster
+	execs      *execIndex
+
+	// ctx ends with Close; wg counts the goroutines that end with it.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
 }
 
 // Open opens the parts, connects to the keeper (and starts one when none
-// answers), loads the container records and reconciles them with what the
-// keeper and the kernel say.
-func Open(ctx context.Context, cfg Config) (*Engine, error) {
-	return nil, errdefs.ErrUnavailable
+// answers), loads the container records and brings them in line with what the
+// keeper and the kernel say. Containers whose restart policy wants it are
+// started in the background.
+func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
+	e := &Engine{
+		cfg: cfg.withDefaults(), events: newEventLog(), containers: newRoster(),
+		execs: &execIndex{byID: map[string]*ctr{}},
+	}
+	e.log = e.cfg.Logger
+	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close())
+		}
+	}()
+	if err := e.openParts(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.loadContainers(); err != nil {
+		return nil, err
+	}
+	if err := e.reconcile(ctx); err != nil {
+		return nil, fmt.Errorf("reconcile containers: %w", err)
+	}
+	e.wg.Go(e.watchExits)
+	return e, nil
+}
+
+// openParts opens what the engine joins, each before what needs it.
+func (e *Engine) openParts(ctx context.Context) (err error) {
+	for _, dir := range []string{e.cfg.StateRoot, e.containersDir(), e.volumesDir(), e.cfg.RunRoot} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make engine directories: %w", err)
+		}
+	}
+	if e.host, err = probeHost(); err != nil {
+		return fmt.Errorf("probe host: %w", err)
+	}
+	if e.id, err = loadID(filepath.Join(e.cfg.StateRoot, "engine-id")); err != nil {
+		return fmt.Errorf("read engine id: %w", err)
+	}
+	e.images, err = image.Open(ctx, image.Options{
+		Root: filepath.Join(e.cfg.StateRoot, "image"), InsecureRegistries: e.cfg.InsecureRegistries,
+		Users: e.imageUsers, Log: e.log,
+	})
+	if err != nil {
+		return err
+	}
+	if e.nets, err = e.openNetworks(ctx); err != nil {
+		return err
+	}
+	if e.logWatch, err = newLogWatch(); err != nil {
+		return err
+	}
+	e.keeper = &keeperLink{opts: keeper.ConnectOptions{Root: e.cfg.RunRoot, Binary: findBinary(e.cfg.BerthOCI)}}
+	_, err = e.keeper.connect(ctx)
+	return err
+}
+
+func (e *Engine) openNetworks(ctx context.Context) (*network.Store, error) {
+	opts := network.Options{
+		StateDir: filepath.Join(e.cfg.StateRoot, "network"), RunDir: filepath.Join(e.cfg.RunRoot, "network"),
+		NetnsDir: filepath.Join(e.cfg.RunRoot, "netns"), BridgeLink: e.cfg.BridgeName, Logger: e.log,
+	}
+	if s := e.cfg.BridgeSubnet; s != "" {
+		subnet, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, invalidf("bridge subnet: %w", err)
+		}
+		opts.Subnet = subnet
+	}
+	return network.Open(ctx, opts)
+}
+
+// netnsPath is where the network part pins a container's namespace.
+func (e *Engine) netnsPath(id string) string { return filepath.Join(e.cfg.RunRoot, "netns", id) }
+
+// loadID reads this installation's id, or makes one.
+func loadID(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err == nil && len(data) > 0 {
+		return string(data), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	id := newID()
+	return id, writeFileAtomic(path, []byte(id), 0o644)
 }
 
 // Close stops the engine's goroutines and closes what Open opened. Containers
-// run on; the next Open finds them.
-func (e *Engine) Close() error { return errdefs.ErrUnavailable }
+// run on; the next Open finds them. Requests still under way may fail.
+func (e *Engine) Close() error {
+	e.cancel()
+	e.events.close()
+	var errs []error
+	if e.keeper != nil {
+		errs = append(errs, e.keeper.close())
+	}
+	e.wg.Wait()
+	if e.logWatch != nil {
+		e.logWatch.close()
+	}
+	if e.nets != nil {
+		errs = append(errs, e.nets.Close())
+	}
+	if e.images != nil {
+		errs = append(errs, e.images.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/berth-containers/berth/image"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -117,16 +118,8 @@ type CommitOptions struct {
 	Pause bool
 }
 
-// ProgressEvent is one step of a pull or load.
-type ProgressEvent struct {
-	// ID is the short id of the layer, empty for a message about the whole.
-	ID string
-	// Status is what happens, in Docker's words (Downloading, Extracting, Pull
-	// complete, ...).
-	Status string
-	// Current and Total are bytes; Total 0: unknown or not a transfer.
-	Current, Total int64
-}
+// ProgressEvent is one line of a pull's or load's progress.
+type ProgressEvent = image.ProgressEvent
 
 // ImagePullOptions says how an image is pulled.
 type ImagePullOptions struct {

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/moby/moby/api/types/container"
+)
+
+// ctr is one container: its record and the order of its changes.
+//
+// Two locks: act admits one state change (start, exit, pause, remove, ...) at
+// a time and may be held for long; mu guards the fields below it and is only
+// held for moments. Whoever holds act may read rec without mu, for only holders
+// of act change it; changes are made through update, which takes mu.
+type ctr struct {
+	id  string
+	dir string // StateRoot/containers/ID
+	act chan struct{}
+
+	mu      sync.Mutex
+	rec     *record
+	changed chan struct{} // closed and replaced at every change
+	exits   uint64        // ends of the process seen by this engine
+	last    exitResult    // of the newest exit
+	removed bool
+	execs   map[string]*execution
+	restart restarter
+}
+
+// exitResult is what waiters get.
+type exitResult struct {
+	code int
+	err  string
+}
+
+func newCtr(root string, rec *record) *ctr {
+	return &ctr{
+		id:      rec.ID,
+		dir:     filepath.Join(root, rec.ID),
+		act:     make(chan struct{}, 1),
+		rec:     rec,
+		changed: make(chan struct{}),
+		execs:   map[string]*execution{},
+		last:    exitResult{code: rec.State.ExitCode, err: rec.State.Error},
+	}
+}
+
+// lock waits for the right to change the container's state. The caller must
+// unlock.
+func (c *ctr) lock(ctx context.Context) error {
+	select {
+	case c.act <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if c.gone() {
+		c.unlock()
+		return errNoContainer(c.id)
+	}
+	return nil
+}
+
+func (c *ctr) unlock() { <-c.act }
+
+// gone says that the container has been removed.
+func (c *ctr) gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.removed
+}
+
+// snapshot returns a copy of the record whose top level and State are the
+// caller's own. What its pointers point to is never changed in place.
+func (c *ctr) snapshot() *record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := *c.rec
+	return &r
+}
+
+// update changes the record by fn, writes it and only then lets others see
+// it. The caller holds act.
+func (c *ctr) update(fn func(r *record)) error {
+	next := c.snapshot()
+	from := next.State.Status
+	fn(next)
+	if to := next.State.Status; to != from && !allowed(from, to) {
+		return fmt.Errorf("container %s cannot go from %s to %s: %w", short(c.id), from, to, errdefs.ErrConflict)
+	}
+	if err := next.save(c.dir); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rec = next
+	c.wake()
+	return nil
+}
+
+// wake tells everybody who waits to look again. The caller holds mu.
+func (c *ctr) wake() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// noteExit counts an end of the process for those who wait for the next one.
+func (c *ctr) noteExit(res exitResult) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.exits++
+	c.last = res
+	c.wake()
+}
+
+// noteRemoved tells waiters that the container is gone.
+func (c *ctr) noteRemoved() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removed = true
+	c.wake()
+}
+
+// wait blocks until the condition holds.
+func (c *ctr) wait(ctx context.Context, cond container.WaitCondition, since uint64) (exitResult, error) {
+	for {
+		c.mu.Lock()
+		changed, res := c.changed, c.last
+		done := c.removed
+		switch cond {
+		case container.WaitConditionNextExit:
+			done = done || c.exits > since
+		case container.WaitConditionRemoved:
+		default:
+			st := &c.rec.State
+			done = done || c.exits > since || !st.active() && st.Status != stateRestarting
+		}
+		c.mu.Unlock()
+		if done {
+			return res, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return exitResult{}, ctx.Err()
+		}
+	}
+}
+
+// exitCount is the mark for wait's since.
+func (c *ctr) exitCount() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.exits
+}
+
+// errNotRunning is the conflict of everything that needs a process.
+func errNotRunning(id string) error {
+	return fmt.Errorf("container %s is not running: %w", short(id), errdefs.ErrConflict)
+}
+
+// short is the id as users see it in lists.
+func short(id string) string {
+	if len(id) > 12 {
+		return id[:12]
+	}
+	return id
+}

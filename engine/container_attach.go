@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/keeper"
+	"github.com/moby/moby/api/types/events"
+)
+
+// ContainerAttach attaches to a container's stdio. Attached before the start
+// it sees the first byte. With Logs the log so far comes first; lines printed
+// in the very moment of attaching may then come twice.
+func (e *Engine) ContainerAttach(ctx context.Context, ref string, opt AttachOptions) (Stream, error) {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return nil, err
+	}
+	rec := c.snapshot()
+	switch st := rec.State.Status; st {
+	case statePaused:
+		return nil, errdefs.WithHint(fmt.Errorf("container %s is paused: %w", short(c.id), errdefs.ErrConflict),
+			"unpause the container before attaching")
+	case stateRestarting:
+		return nil, fmt.Errorf("container %s is restarting, wait until it runs: %w", short(c.id), errdefs.ErrConflict)
+	case stateRemoving, stateDead:
+		return nil, fmt.Errorf("container %s is %s: %w", short(c.id), st, errdefs.ErrConflict)
+	}
+	if !opt.Stream {
+		return e.replayOnly(ctx, ref, rec, opt)
+	}
+	s, err := e.openStream(ctx, c.id, "", rec.Config.Tty, keeper.AttachOptions{
+		Stdin: opt.Stdin && rec.Config.OpenStdin, Stdout: opt.Stdout, Stderr: opt.Stderr, BeforeStart: true,
+	}, opt.DetachKeys)
+	if err != nil {
+		return nil, fmt.Errorf("attach to container %s: %w", short(c.id), err)
+	}
+	s.onDetach = func() { e.emitContainer(c.snapshot(), events.ActionDetach, nil) }
+	if opt.Logs {
+		if s.replay, err = e.replay(ctx, ref, opt); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	e.emitContainer(rec, events.ActionAttach, nil)
+	return s, nil
+}
+
+// replay is the log so far as the stream would have carried it.
+func (e *Engine) replay(ctx context.Context, ref string, opt AttachOptions) (io.Reader, error) {
+	buf := new(frameBuffer)
+	err := e.ContainerLogs(ctx, ref, LogsOptions{Stdout: opt.Stdout, Stderr: opt.Stderr, Tail: -1}, buf)
+	return &buf.Buffer, err
+}
+
+// frameBuffer is a LogWriter that frames lines as attached streams are.
+type frameBuffer struct {
+	bytes.Buffer
+	tty bool
+}
+
+func (b *frameBuffer) Begin(tty bool) error { b.tty = tty; return nil }
+func (b *frameBuffer) Flush() error         { return nil }
+
+func (b *frameBuffer) WriteLog(stream LogStream, p []byte) error {
+	if !b.tty {
+		header := [8]byte{0: byte(stream)}
+		binary.BigEndian.PutUint32(header[4:], uint32(len(p)))
+		b.Write(header[:])
+	}
+	b.Write(p)
+	return nil
+}
+
+// replayStream is an attachment to the log alone.
+type replayStream struct {
+	io.Reader
+	tty bool
+}
+
+func (s *replayStream) Write([]byte) (int, error) { return 0, errors.New("not attached to stdin") }
+func (s *replayStream) CloseWrite() error         { return nil }
+func (s *replayStream) Close() error              { return nil }
+func (s *replayStream) TTY() bool                 { return s.tty }
+
+func (e *Engine) replayOnly(ctx context.Context, ref string, rec *record, opt AttachOptions) (Stream, error) {
+	if !opt.Logs {
+		return &replayStream{Reader: new(bytes.Buffer), tty: rec.Config.Tty}, nil
+	}
+	r, err := e.replay(ctx, ref, opt)
+	if err != nil {
+		return nil, err
+	}
+	return &replayStream{Reader: r, tty: rec.Config.Tty}, nil
+}
+
+// ContainerResize sets the size of a running container's terminal, in
+// characters.
+func (e *Engine) ContainerResize(ctx context.Context, ref string, height, width uint) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	rec := c.snapshot()
+	if rec.State.Status != stateRunning && rec.State.Status != statePaused {
+		return errNotRunning(c.id)
+	}
+	if err := e.keeper.resize(ctx, c.id, "", height, width); err != nil {
+		return fmt.Errorf("resize container %s: %w", short(c.id), err)
+	}
+	e.emitContainer(rec, events.ActionResize, map[string]string{"height": fmt.Sprint(height), "width": fmt.Sprint(width)})
+	return nil
+}

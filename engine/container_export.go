@@ -1,0 +1,57 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/moby/moby/api/types/events"
+)
+
+// ContainerExport writes a container's root file system to w as a tar: its own
+// files without what is mounted on it.
+func (e *Engine) ContainerExport(ctx context.Context, ref string, w io.Writer) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	root, done, err := e.openRoot(ctx, c)
+	if err != nil {
+		return fmt.Errorf("export container %s: %w", short(c.id), err)
+	}
+	defer done()
+	if err := writeTar(ctx, w, root); err != nil {
+		return fmt.Errorf("export container %s: %w", short(c.id), err)
+	}
+	e.emitContainer(c.snapshot(), events.ActionExport, nil)
+	return nil
+}
+
+// openRoot opens a container's root directory: through its process when it
+// runs, else by mounting it, and then nobody starts it until done is called.
+func (e *Engine) openRoot(ctx context.Context, c *ctr) (root *os.File, done func(), err error) {
+	if err := c.lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	switch st := c.rec.State.Status; st {
+	case stateRunning, statePaused:
+		defer c.unlock()
+		root, err = os.Open(fmt.Sprintf("/proc/%d/root", c.rec.State.Pid))
+		return root, func() { root.Close() }, err
+	case stateCreated, stateExited, stateRestarting:
+	default:
+		c.unlock()
+		return nil, nil, fmt.Errorf("it is %s: %w", st, errdefs.ErrConflict)
+	}
+	root, err = e.images.MountDetached(ctx, c.id)
+	if err != nil {
+		c.unlock()
+		return nil, nil, err
+	}
+	return root, func() {
+		root.Close()
+		c.unlock()
+	}, nil
+}

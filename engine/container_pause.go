@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/cgroup"
+	"github.com/moby/moby/api/types/events"
+)
+
+// ContainerPause freezes all processes of a running container.
+func (e *Engine) ContainerPause(ctx context.Context, ref string) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	switch c.rec.State.Status {
+	case stateRunning:
+	case statePaused:
+		return fmt.Errorf("container %s is already paused: %w", short(c.id), errdefs.ErrConflict)
+	case stateRestarting:
+		return fmt.Errorf("container %s is restarting, wait until it runs: %w", short(c.id), errdefs.ErrConflict)
+	default:
+		return errNotRunning(c.id)
+	}
+	return e.pause(c)
+}
+
+// pause freezes. The caller holds act and knows that the container runs. The
+// record comes first: were the engine killed in between, the next Open would
+// see by the kernel that nothing is frozen.
+func (e *Engine) pause(c *ctr) error {
+	g, err := e.cgroup(c.rec)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if err := c.update(func(r *record) { r.State.Status = statePaused }); err != nil {
+		return err
+	}
+	if err := g.Freeze(); err != nil {
+		undo := c.update(func(r *record) { r.State.Status = stateRunning })
+		if undo != nil {
+			e.log.Error("undo pause", "container", c.id, "err", undo)
+		}
+		return fmt.Errorf("pause container %s: %w", short(c.id), err)
+	}
+	e.emitContainer(c.rec, events.ActionPause, nil)
+	return nil
+}
+
+// ContainerUnpause thaws a paused container.
+func (e *Engine) ContainerUnpause(ctx context.Context, ref string) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	if c.rec.State.Status != statePaused {
+		return fmt.Errorf("container %s is not paused: %w", short(c.id), errdefs.ErrConflict)
+	}
+	return e.thaw(c)
+}
+
+// thaw undoes pause. The caller holds act.
+func (e *Engine) thaw(c *ctr) error {
+	g, err := e.cgroup(c.rec)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if err := g.Thaw(); err != nil {
+		return fmt.Errorf("unpause container %s: %w", short(c.id), err)
+	}
+	if err := c.update(func(r *record) { r.State.Status = stateRunning }); err != nil {
+		return err
+	}
+	e.emitContainer(c.rec, events.ActionUnPause, nil)
+	return nil
+}
+
+// cgroup opens a running container's. The caller closes it.
+func (e *Engine) cgroup(rec *record) (*cgroup.Group, error) {
+	g, err := cgroup.Load(e.cgroupPath(rec))
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup of container %s: %w", short(rec.ID), err)
+	}
+	return g, nil
+}

@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/keeper"
+	"github.com/berth-containers/berth/oci"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sync/errgroup"
+)
+
+// The exit codes of a command that could not be started, as shells have them.
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+	exitStartFailed   = 128
+)
+
+// ContainerStart starts a created or exited container. The error is an
+// ErrNotModified when it runs already. Once begun, a start goes on though ctx
+// ends.
+func (e *Engine) ContainerStart(ctx context.Context, ref string) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	err = e.start(context.WithoutCancel(ctx), c)
+	c.unlock()
+	if err != nil && c.snapshot().HostConfig.AutoRemove && !errors.Is(err, errdefs.ErrNotModified) && !errors.Is(err, errdefs.ErrConflict) {
+		e.autoRemove(c)
+	}
+	return err
+}
+
+// start brings a container up. The caller holds act.
+func (e *Engine) start(ctx context.Context, c *ctr) error {
+	before := c.rec.State.Status
+	if err := startable(c.rec); err != nil {
+		return err
+	}
+	c.cancelRestart()
+	err := c.update(func(r *record) {
+		r.State.Status, r.State.Error, r.State.Stopped, r.State.OOMKilled = stateStarting, "", false, false
+	})
+	if err != nil {
+		return err
+	}
+	status, err := e.launch(ctx, c)
+	if err != nil {
+		return e.startFailed(c, before, err)
+	}
+	err = c.update(func(r *record) {
+		r.State.Status, r.State.Pid, r.State.StartedAt, r.State.ExitCode = stateRunning, status.Pid, status.StartedAt, 0
+	})
+	if err != nil {
+		return err // the disk is full: the record says starting, reconcile finds it running
+	}
+	e.emitContainer(c.rec, events.ActionStart, nil)
+	return nil
+}
+
+// startable says whether a start makes sense in the container's state.
+func startable(rec *record) error {
+	switch rec.State.Status {
+	case stateCreated, stateExited, stateRestarting:
+		return nil
+	case stateRunning, stateStarting:
+		return errdefs.As(errdefs.ErrNotModified, fmt.Errorf("container %s is already running", short(rec.ID)))
+	case statePaused:
+		return errdefs.WithHint(fmt.Errorf("cannot start a paused container: %w", errdefs.ErrConflict), "unpause it instead")
+	}
+	return fmt.Errorf("container %s is %s and cannot be started: %w", short(rec.ID), rec.State.Status, errdefs.ErrConflict)
+}
+
+// startFailed puts the container back and keeps the reason in its record. One
+// that never ran goes back to created, as with Docker.
+func (e *Engine) startFailed(c *ctr, before state, cause error) error {
+	code := startExitCode(cause)
+	back := stateExited
+	if before == stateCreated {
+		back = stateCreated
+	}
+	err := c.update(func(r *record) {
+		r.State.Status, r.State.Pid, r.State.ExitCode, r.State.Error = back, 0, code, cause.Error()
+		if back == stateExited {
+			r.State.FinishedAt = time.Now().UTC()
+		}
+	})
+	c.noteExit(exitResult{code: code, err: cause.Error()})
+	e.emitContainer(c.rec, events.ActionDie, map[string]string{"exitCode": fmt.Sprint(code)})
+	return errors.Join(fmt.Errorf("start container %s: %w", c.rec.Name, cause), err)
+}
+
+// startExitCode is what a shell would exit with for this failure.
+func startExitCode(err error) int {
+	switch {
+	case errors.Is(err, oci.ErrCommandNotFound):
+		return exitNotFound
+	case errors.Is(err, oci.ErrCommandNotExecutable):
+		return exitNotExecutable
+	}
+	return exitStartFailed
+}
+
+// launch prepares everything a start needs, what is independent side by side,
+// and has the keeper start the process. On error all of it is undone.
+func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
+	var undo cleanup
+	defer undo.run()
+	rec := c.rec
+	joins, err := e.openJoins(rec)
+	if err != nil {
+		return keeper.Status{}, err
+	}
+	defer joins.close()
+	src := &specSources{rec: rec, host: e.host, parent: e.cgroupParent(rec), shmSize: e.cfg.DefaultShmSize}
+	if err := e.hostSources(src); err != nil {
+		return keeper.Status{}, err
+	}
+	src.pidns, src.ipcns, src.netns = joins.path(joins.pid), joins.path(joins.ipc), joins.path(joins.net)
+
+	var rootfs *os.File
+	undo.add(func() { // runs last
+		if rootfs != nil {
+			rootfs.Close()
+		}
+	})
+	undo.add(func() { e.releaseRun(context.WithoutCancel(ctx), c) })
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		if rootfs, err = e.images.MountDetached(ctx, rec.ID); err != nil {
+			return err
+		}
+		src.user, err = resolveUser(rootfs, rec.Config.User, rec.HostConfig.GroupAdd)
+		return err
+	})
+	group.Go(func() error { return e.prepareNetwork(ctx, c, src) })
+	if err := group.Wait(); err != nil {
+		return keeper.Status{}, err
+	}
+	spec, err := buildSpec(src)
+	if err != nil {
+		return keeper.Status{}, err
+	}
+	status, err := e.keeper.start(ctx, c.startRequest(spec, rootfs))
+	if err != nil {
+		return keeper.Status{}, err
+	}
+	undo.release()
+	return status, rootfs.Close()
+}
+
+// hostSources resolves what the spec takes from the host.
+func (e *Engine) hostSources(src *specSources) (err error) {
+	hc := src.rec.HostConfig
+	if src.sec, err = parseSecurityOpt(hc.SecurityOpt, e.host); err != nil {
+		return err
+	}
+	if src.devices, err = resolveDevices(hc.Devices); err != nil {
+		return err
+	}
+	if hc.Privileged {
+		if src.hostDevices, err = hostDevices(); err != nil {
+			return err
+		}
+	}
+	src.shm, err = e.prepareShm(src.rec)
+	return err
+}
+
+// cgroupParent is the cgroup the container's own is made below.
+func (e *Engine) cgroupParent(rec *record) string {
+	parent := firstNonEmpty(rec.HostConfig.CgroupParent, e.cfg.CgroupParent)
+	return "/" + strings.TrimLeft(parent, "/")
+}
+
+// cgroupPath is the container's own cgroup.
+func (e *Engine) cgroupPath(rec *record) string { return e.cgroupParent(rec) + "/" + rec.ID }

@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/sys/signal"
+)
+
+// killPatience is how long an exit may take after SIGKILL: a big process gives
+// its memory back first.
+const killPatience = 30 * time.Second
+
+// ContainerStop stops a running container: its stop signal, then after the
+// grace SIGKILL. The error is an ErrNotModified when it does not run. Once
+// begun, a stop goes on though ctx ends.
+func (e *Engine) ContainerStop(ctx context.Context, ref string, opt StopOptions) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	return e.stop(ctx, c, opt)
+}
+
+func (e *Engine) stop(ctx context.Context, c *ctr, opt StopOptions) error {
+	rec := c.snapshot()
+	sig, err := stopSignal(rec, opt.Signal)
+	if err != nil {
+		return err
+	}
+	grace := e.stopGrace(rec, opt.Timeout)
+	if grace == 0 {
+		sig = syscall.SIGKILL
+	}
+	mark := c.exitCount()
+	ended, err := e.beginStop(ctx, c, sig)
+	if err != nil || ended {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := c.awaitEnd(ctx, mark, grace); errors.Is(err, context.DeadlineExceeded) {
+		if err := e.signalRunning(ctx, c, syscall.SIGKILL); err != nil {
+			return err
+		}
+		if c.awaitEnd(ctx, mark, killPatience) != nil {
+			return errStopTimeout(c.id, killPatience)
+		}
+	}
+	e.emitContainer(c.snapshot(), events.ActionStop, nil)
+	return nil
+}
+
+// beginStop marks the container as stopped by a user and sends the signal.
+// ended says that there was only a restart to call off.
+func (e *Engine) beginStop(ctx context.Context, c *ctr, sig syscall.Signal) (ended bool, err error) {
+	if err := c.lock(ctx); err != nil {
+		return false, err
+	}
+	defer c.unlock()
+	switch st := c.rec.State.Status; st {
+	case stateRestarting:
+		return true, c.settleRestarting()
+	case stateRunning, statePaused:
+	default:
+		return false, errdefs.As(errdefs.ErrNotModified, fmt.Errorf("container %s is already stopped", short(c.id)))
+	}
+	if err := c.update(func(r *record) { r.State.Stopped = true }); err != nil {
+		return false, err
+	}
+	return false, e.sendSignal(context.WithoutCancel(ctx), c, sig)
+}
+
+// awaitEnd waits for an exit after mark; negative patience has no end.
+func (c *ctr) awaitEnd(ctx context.Context, mark uint64, patience time.Duration) error {
+	if patience >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	_, err := c.wait(ctx, container.WaitConditionNotRunning, mark)
+	return err
+}
+
+// stopSignal is the signal asked for, else the container's own, else SIGTERM.
+func stopSignal(rec *record, asked string) (syscall.Signal, error) {
+	name := firstNonEmpty(asked, firstNonEmpty(rec.Config.StopSignal, "SIGTERM"))
+	sig, err := signal.ParseSignal(name)
+	if err != nil {
+		return 0, errdefs.As(errdefs.ErrInvalid, err)
+	}
+	return sig, nil
+}
+
+// stopGrace is the pause before SIGKILL; negative has no end.
+func (e *Engine) stopGrace(rec *record, asked *int) time.Duration {
+	seconds := e.cfg.StopTimeout
+	if rec.Config.StopTimeout != nil {
+		seconds = *rec.Config.StopTimeout
+	}
+	if asked != nil {
+		seconds = *asked
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// ContainerKill sends a signal (name or number; empty: SIGKILL) to a running
+// container's init. After SIGKILL it returns when the container has ended.
+func (e *Engine) ContainerKill(ctx context.Context, ref, name string) error {
+	c, err := e.containers.get(ref)
+	if err != nil {
+		return err
+	}
+	sig, err := signal.ParseSignal(firstNonEmpty(name, "SIGKILL"))
+	if err != nil {
+		return errdefs.As(errdefs.ErrInvalid, err)
+	}
+	if sig < 1 || sig > 64 {
+		return invalidf("invalid signal: %s", name)
+	}
+	mark := c.exitCount()
+	if err := e.kill(ctx, c, sig); err != nil {
+		return err
+	}
+	if sig != syscall.SIGKILL {
+		return nil
+	}
+	if c.awaitEnd(context.WithoutCancel(ctx), mark, killPatience) != nil {
+		return errStopTimeout(c.id, killPatience)
+	}
+	return nil
+}
+
+// kill signals a container on a user's behalf: after SIGKILL or its stop
+// signal the restart policy leaves it alone.
+func (e *Engine) kill(ctx context.Context, c *ctr, sig syscall.Signal) error {
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	own, err := stopSignal(c.rec, "")
+	if err != nil {
+		return err
+	}
+	ends := sig == syscall.SIGKILL || sig == own
+	switch st := c.rec.State.Status; {
+	case st == stateRestarting && ends:
+		return c.settleRestarting()
+	case st != stateRunning && st != statePaused:
+		return errNotRunning(c.id)
+	}
+	if ends {
+		if err := c.update(func(r *record) { r.State.Stopped = true }); err != nil {
+			return err
+		}
+	}
+	return e.sendSignal(context.WithoutCancel(ctx), c, sig)
+}
+
+// signalRunning signals the container if it still runs.
+func (e *Engine) signalRunning(ctx context.Context, c *ctr, sig syscall.Signal) error {
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	if st := c.rec.State.Status; st != stateRunning && st != statePaused {
+		return nil
+	}
+	return e.sendSignal(ctx, c, sig)
+}
+
+// sendSignal signals a running or paused container. A frozen process takes no
+// signal, so one that is to end it thaws it. The caller holds act.
+func (e *Engine) sendSignal(ctx context.Context, c *ctr, sig syscall.Signal) error {
+	if err := e.keeper.signal(ctx, c.id, "", sig); err != nil {
+		return fmt.Errorf("signal container %s: %w", short(c.id), err)
+	}
+	own, err := stopSignal(c.rec, "")
+	if c.rec.State.Status == statePaused && (sig == syscall.SIGKILL || err == nil && sig == own) {
+		if err := e.thaw(c); err != nil {
+			return err
+		}
+	}
+	e.emitContainer(c.rec, events.ActionKill, map[string]string{"signal": strconv.Itoa(int(sig))})
+	return nil
+}

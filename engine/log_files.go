@@ -1,0 +1,150 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+)
+
+// logFiles is the set of files a json-file log consists of: path, the current
+// one, then path.1, path.2, ..., each older. The keeper rotates by renaming and
+// always gives the current file a new inode, never truncates; a file that has
+// been renamed is not written any more.
+type logFiles struct {
+	path string
+	max  int // files at most, the current one included
+}
+
+func (l *logFiles) name(i int) string {
+	if i == 0 {
+		return l.path
+	}
+	return l.path + "." + strconv.Itoa(i)
+}
+
+// open opens the files that exist, oldest first. It goes from the newest to
+// the oldest: a rotation meanwhile makes a file appear twice, never slip
+// through.
+func (l *logFiles) open() ([]*os.File, error) {
+	var files []*os.File
+	for i := range max(l.max, 1) {
+		f, err := os.Open(l.name(i))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			closeFiles(files)
+			return nil, fmt.Errorf("open log: %w", err)
+		}
+		if slices.ContainsFunc(files, func(g *os.File) bool { return sameFile(f, g) }) {
+			f.Close()
+			continue
+		}
+		files = append(files, f)
+	}
+	slices.Reverse(files)
+	return files, nil
+}
+
+// rotated says that f is not the current file any more.
+func (l *logFiles) rotated(f *os.File) bool { return l.index(f) != 0 }
+
+// index is f's place in the rotation, -1 when it is gone from it.
+func (l *logFiles) index(f *os.File) int {
+	mine, err := f.Stat()
+	if err != nil {
+		return -1
+	}
+	for i := range max(l.max, 1) {
+		if info, err := os.Stat(l.name(i)); err == nil && os.SameFile(mine, info) {
+			return i
+		}
+	}
+	return -1
+}
+
+// next opens the files that came after f, oldest first. None are there yet
+// when the keeper is between renaming and opening.
+func (l *logFiles) next(f *os.File) ([]*os.File, error) {
+	files, err := l.open()
+	if err != nil {
+		return nil, err
+	}
+	// f keeps its inode number from being used again, so finding it in the
+	// set is finding it; everything before it has been read. When it is not
+	// there it was rotated away and all that is left is newer.
+	for i, g := range files {
+		if sameFile(f, g) {
+			closeFiles(files[:i+1])
+			return files[i+1:], nil
+		}
+	}
+	return files, nil
+}
+
+func sameFile(f, g *os.File) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := g.Stat()
+	return err == nil && os.SameFile(a, b)
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// seekTail moves to the n-th line from the end of files (oldest first) and
+// returns the files from the one it is in on; the others are closed.
+func seekTail(files []*os.File, n int) ([]*os.File, error) {
+	for i, f := range slices.Backward(files) {
+		offset, found, err := lineFromEnd(f, n)
+		if err != nil {
+			return files, fmt.Errorf("read log: %w", err)
+		}
+		n -= found
+		if n <= 0 || i == 0 {
+			if _, err := f.Seek(offset, io.SeekStart); err != nil {
+				return files, fmt.Errorf("read log: %w", err)
+			}
+			closeFiles(files[:i])
+			return files[i:], nil
+		}
+	}
+	return files, nil
+}
+
+// lineFromEnd finds the offset at which the last n lines of f begin, and how
+// many of them there are. A last line without its newline does not count.
+func lineFromEnd(f *os.File, n int) (offset int64, found int, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	const block = 64 << 10
+	buf := make([]byte, block)
+	// The newline that ends the n-th last line's predecessor is the (n+1)-th.
+	for end := info.Size(); end > 0; {
+		start := max(end-block, 0)
+		b := buf[:end-start]
+		if _, err := f.ReadAt(b, start); err != nil {
+			return 0, 0, err
+		}
+		for i := bytes.LastIndexByte(b, '\n'); i >= 0; i = bytes.LastIndexByte(b[:i], '\n') {
+			if found == n {
+				return start + int64(i) + 1, n, nil
+			}
+			found++
+		}
+		end = start
+	}
+	return 0, found, nil
+}

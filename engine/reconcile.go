@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/keeper"
+)
+
+// loadContainers reads the records. A directory without one is what is left of
+// a removal, or of a creation that did not get as far; so is, after a crash of
+// the host, one that cannot be read.
+func (e *Engine) loadContainers() error {
+	entries, err := os.ReadDir(e.containersDir())
+	if err != nil {
+		return fmt.Errorf("load containers: %w", err)
+	}
+	for _, entry := range entries {
+		dir := filepath.Join(e.containersDir(), entry.Name())
+		rec, err := loadRecord(dir)
+		if err != nil || strings.HasSuffix(dir, doomedSuffix) {
+			if !errors.Is(err, os.ErrNotExist) && !strings.HasSuffix(dir, doomedSuffix) {
+				e.log.Error("drop container whose record cannot be read", "dir", dir, "err", err)
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				return fmt.Errorf("load containers: %w", err)
+			}
+			continue
+		}
+		if err := e.adopt(rec); err != nil {
+			return fmt.Errorf("load container %s: %w", rec.ID, err)
+		}
+	}
+	return nil
+}
+
+// adopt makes a container known again.
+func (e *Engine) adopt(rec *record) error {
+	c := newCtr(e.containersDir(), rec)
+	if err := c.loadExecs(); err != nil {
+		return err
+	}
+	name, err := e.containers.reserve(rec.Name, rec.ID)
+	if errors.Is(err, errdefs.ErrConflict) { // two records with one name: a rename was cut short
+		name, err = e.containers.reserve("", rec.ID)
+	}
+	if err != nil {
+		return err
+	}
+	rec.Name = name
+	e.containers.add(c)
+	for id := range c.execs {
+		e.execs.add(id, c)
+	}
+	return nil
+}
+
+// reconcile brings the records in line with what the keeper knows and the
+// kernel has. What ended meanwhile is settled, what was half done is undone or
+// done, what belongs to nobody is removed.
+func (e *Engine) reconcile(ctx context.Context) error {
+	known, err := e.keeper.list(ctx)
+	if err != nil {
+		return err
+	}
+	inits := map[string]keeper.Status{}
+	execs := map[string]keeper.Status{}
+	for _, st := range known {
+		if st.ExecID == "" {
+			inits[st.ContainerID] = st
+		} else {
+			execs[st.ExecID] = st
+		}
+	}
+	for _, c := range e.containers.all() {
+		st, there := inits[c.id]
+		if !there {
+			st, there = e.awaitStart(ctx, c)
+		}
+		if err := e.reconcileOne(ctx, c, st, there); err != nil {
+			e.log.Error("reconcile container", "container", c.id, "err", err)
+		}
+		if err := e.reconcileExecs(c, execs); err != nil {
+			e.log.Error("reconcile execs", "container", c.id, "err", err)
+		}
+		delete(inits, c.id)
+	}
+	for id, st := range inits { // processes of containers that are not ours
+		if st.Exited {
+			continue // watchExits forgets it
+		}
+		if err := e.keeper.signal(ctx, id, "", syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	return e.sweep(ctx)
+}
+
+// adoptPoll is how often a start is looked at that an engine, now dead, asked
+// for and the keeper is still carrying out.
+const adoptPoll = 5 * time.Millisecond
+
+// awaitStart finds out what became of a start in flight: the keeper lists a
+// process only once it runs.
+func (e *Engine) awaitStart(ctx context.Context, c *ctr) (keeper.Status, bool) {
+	if c.rec.State.Status != stateStarting {
+		return keeper.Status{}, false
+	}
+	client, err := e.keeper.connect(ctx)
+	if err != nil {
+		return keeper.Status{}, false
+	}
+	ticker := time.NewTicker(adoptPoll)
+	defer ticker.Stop()
+	for {
+		st, err := client.Status(ctx, c.id, "")
+		if err != nil {
+			return keeper.Status{}, false // it never began, or has failed
+		}
+		if st.Pid != 0 || st.Exited {
+			return st, true
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return keeper.Status{}, false
+		}
+	}
+}
+
+// reconcileOne settles one container. st is the keeper's word on it.
+func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, there bool) error {
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	status := c.rec.State.Status
+	var err error
+	remove := false
+	switch {
+	case status == stateCreating:
+		remove = true
+	case status == stateRemoving || status == stateDead:
+		remove = true
+	case c.rec.State.active() && there && st.Exited:
+		remove, err = e.settleExit(c, st)
+	case c.rec.State.active() && there:
+		err = e.takeOver(c, st)
+	case status == stateStarting:
+		err = e.rollBack(ctx, c)
+		remove = c.rec.HostConfig.AutoRemove
+	case c.rec.State.active():
+		lost := keeper.Status{ContainerID: c.id, StartedAt: c.rec.State.StartedAt, ExitedAt: time.Now(), Exited: true,
+			ExitCode: keeper.ExitCodeLost, Error: "the host was restarted, or the keeper was"}
+		remove, err = e.settleExit(c, lost)
+	default:
+		if there && !st.Exited { // a start that was given up went through after all
+			err = e.keeper.signal(ctx, c.id, "", syscall.SIGKILL)
+		}
+		remove = c.rec.HostConfig.AutoRemove && status == stateExited
+	}
+	if err == nil && !remove {
+		e.resumePolicy(c)
+	}
+	c.unlock()
+	if !remove {
+		return err
+	}
+	return errors.Join(err, e.remove(ctx, c, RemoveOptions{Volumes: status == stateCreating || c.rec.HostConfig.AutoRemove}))
+}
+
+// takeOver makes the record of a container say that it runs. Whether it is
+// frozen the kernel knows. The caller holds act.
+func (e *Engine) takeOver(c *ctr, st keeper.Status) error {
+	next := stateRunning
+	if c.rec.State.Status != stateStarting {
+		g, err := e.cgroup(c.rec)
+		if err != nil {
+			return err
+		}
+		frozen, err := g.Frozen()
+		g.Close()
+		if err != nil {
+			return err
+		}
+		if frozen {
+			next = statePaused
+		}
+	}
+	return c.update(func(r *record) {
+		r.State.Status, r.State.Pid, r.State.StartedAt = next, st.Pid, st.StartedAt
+	})
+}
+
+// rollBack undoes a start that the keeper knows nothing of. The caller holds
+// act.
+func (e *Engine) rollBack(ctx context.Context, c *ctr) error {
+	if err := e.releaseRun(ctx, c); err != nil {
+		return err
+	}
+	return c.update(func(r *record) {
+		r.State.Pid, r.State.Error = 0, "the engine ended while it started the container"
+		r.State.Status = r.State.shown()
+	})
+}
+
+// resumePolicy starts, in the background, what the restart policy wants
+// running when an engine starts: also what was waiting for its restart, and,
+// with always, what a user had stopped. The caller holds act.
+func (e *Engine) resumePolicy(c *ctr) {
+	st, p := &c.rec.State, c.rec.HostConfig.RestartPolicy
+	if st.Status == stateRestarting {
+		if c.restart.cancel == nil {
+			e.restartLater(c, restartFirst)
+		}
+		return
+	}
+	if st.Status != stateExited || st.StartedAt.IsZero() {
+		return
+	}
+	if !p.IsAlways() && !(p.IsUnlessStopped() && !st.Stopped) && !(p.IsOnFailure() && wantsRestart(c.rec, st.ExitCode)) {
+		return
+	}
+	e.wg.Go(func() {
+		if err := c.lock(e.ctx); err != nil {
+			return
+		}
+		defer c.unlock()
+		if c.rec.State.Status != stateExited {
+			return
+		}
+		if err := e.start(context.WithoutCancel(e.ctx), c); err != nil {
+			e.log.Error("start by policy", "container", c.id, "err", err)
+		}
+	})
+}
+
+// reconcileExecs settles the execs that were starting or running. Those the
+// keeper knows as running go on; their exits come by watchExits.
+func (e *Engine) reconcileExecs(c *ctr, known map[string]keeper.Status) error {
+	var errs []error
+	for _, id := range c.execIDs() {
+		x := c.execs[id] // nobody else is at work yet
+		st, there := known[id]
+		switch {
+		case there && st.Exited:
+			errs = append(errs, e.execEnded(c, st))
+		case there:
+			errs = append(errs, c.changeExec(x, func(x *execution) { x.Status, x.Pid = execRunning, st.Pid }))
+		case x.Status == execStarting:
+			// The command never ran, so it has the code of one that cannot.
+			errs = append(errs, c.changeExec(x, func(x *execution) { endExec(x, exitNotExecutable, time.Now().UTC()) }))
+		case x.Status == execRunning:
+			errs = append(errs, c.changeExec(x, func(x *execution) { endExec(x, keeper.ExitCodeLost, time.Now().UTC()) }))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep removes what belongs to no container: attachments, namespaces, links,
+// writable layers, shared memory.
+func (e *Engine) sweep(ctx context.Context) error {
+	var live []string
+	ours := map[string]bool{}
+	for _, c := range e.containers.all() {
+		ours[c.id] = true
+		if rec := c.snapshot(); rec.State.active() {
+			live = append(live, c.id)
+		}
+	}
+	report, err := e.nets.Reconcile(ctx, live)
+	if err != nil {
+		return err
+	}
+	for _, id := range report.Broken {
+		e.log.Error("container has lost its network link; restart it", "container", id)
+	}
+	for key := range e.images.Snapshots() {
+		if ours[key] {
+			continue
+		}
+		if err := e.images.RemoveSnapshot(ctx, key); err != nil {
+			return err
+		}
+	}
+	return e.sweepShm(live)
+}
+
+// sweepShm unmounts the shared memory of containers that do not run.
+func (e *Engine) sweepShm(live []string) error {
+	entries, err := os.ReadDir(filepath.Dir(e.shmDir("x")))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	alive := map[string]bool{}
+	for _, id := range live {
+		alive[id] = true
+	}
+	for _, entry := range entries {
+		if alive[entry.Name()] {
+			continue
+		}
+		if err := e.removeShm(entry.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

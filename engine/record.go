@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	bnet "github.com/berth-containers/berth/network"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// recordFile is the name of a container's record in its directory.
+const recordFile = "record.json"
+
+// record is everything the engine keeps about a container. It is written
+// before the act it describes and by rename, so that a reader finds either the
+// old or the new one.
+type record struct {
+	ID      string
+	Name    string
+	Created time.Time
+	// ImageID is the config digest of the image it was made from.
+	ImageID  digest.Digest
+	Platform ocispec.Platform
+	// Manifest describes the image's target at creation.
+	Manifest *ocispec.Descriptor `json:",omitempty"`
+
+	// Config and HostConfig are the request merged with the image's config and
+	// the engine's defaults.
+	Config     *container.Config
+	HostConfig *container.HostConfig
+	// Path and Args are entrypoint and command joined.
+	Path string
+	Args []string
+	// Mounts are the binds and volumes, tmpfs excepted.
+	Mounts []mountPoint `json:",omitempty"`
+	// Endpoint is what was asked for on the network (address, MAC, aliases).
+	Endpoint *network.EndpointSettings `json:",omitempty"`
+	// Attached is what the network gave, while the container runs on a bridge.
+	Attached *bnet.Attachment `json:",omitempty"`
+
+	State        lifeState
+	RestartCount int `json:",omitempty"`
+}
+
+// mountPoint is a bind or volume of a container.
+type mountPoint struct {
+	container.MountPoint
+	// Anonymous volumes are removed with the container when asked.
+	Anonymous bool `json:",omitempty"`
+	// NonRecursive binds only the mount itself, not those below it.
+	NonRecursive bool `json:",omitempty"`
+	// ReadOnlyNonRecursive leaves mounts below a read-only bind writable.
+	ReadOnlyNonRecursive bool `json:",omitempty"`
+	// Subpath is the directory within a volume.
+	Subpath string `json:",omitempty"`
+}
+
+// save writes the record to dir. There is no fsync: rename keeps it whole
+// against a crash of the engine; against a crash of the host, Open drops what
+// it cannot read.
+func (r *record) save(dir string) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode record of container %s: %w", r.ID, err)
+	}
+	if err := writeFileAtomic(filepath.Join(dir, recordFile), data, 0o600); err != nil {
+		return fmt.Errorf("write record of container %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// loadRecord reads the record in dir.
+func loadRecord(dir string) (*record, error) {
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return nil, err
+	}
+	r := new(record)
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", filepath.Join(dir, recordFile), err)
+	}
+	if r.ID != filepath.Base(dir) || r.Config == nil || r.HostConfig == nil {
+		return nil, fmt.Errorf("record in %s is incomplete", dir)
+	}
+	return r, nil
+}
+
+// writeFileAtomic writes path by way of a temporary file beside it. There is
+// one writer per path, so the temporary name need not be unique.
+func writeFileAtomic(path string, data []byte, mode os.FileMode) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, data, mode); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return nil
+}

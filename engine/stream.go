@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/berth-containers/berth/keeper"
+)
+
+// defaultDetachKeys end an attachment when the request says nothing else.
+const defaultDetachKeys = "ctrl-p,ctrl-q"
+
+// stream is a Stream on the keeper's.
+type stream struct {
+	*keeper.Stream
+	tty    bool
+	detach *detachScanner // nil: no keys
+	// onDetach is called when the keys were typed.
+	onDetach func()
+	replay   io.Reader // read before the stream; nil: nothing
+}
+
+// TTY says that the process has a terminal.
+func (s *stream) TTY() bool { return s.tty }
+
+// errDetached is what Write says once the detach keys were typed.
+var errDetached = errors.New("detached")
+
+// Write passes input on. When the detach keys are typed the stream is closed,
+// so that Read ends too, and the process runs on.
+func (s *stream) Write(p []byte) (int, error) {
+	if s.detach == nil {
+		return s.Stream.Write(p)
+	}
+	out, done := s.detach.scan(p)
+	if len(out) > 0 {
+		if _, err := s.Stream.Write(out); err != nil {
+			return 0, err
+		}
+	}
+	if done {
+		s.onDetach()
+		s.Close()
+		return len(p), errDetached
+	}
+	return len(p), nil
+}
+
+// Read yields the replayed log, if any, then the live output.
+func (s *stream) Read(p []byte) (int, error) {
+	if s.replay != nil {
+		n, err := s.replay.Read(p)
+		if n > 0 || err != nil && !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		s.replay = nil
+	}
+	n, err := s.Stream.Read(p)
+	if err != nil && s.detach != nil && s.detach.done() {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// detachScanner finds the detach keys in a terminal's input.
+type detachScanner struct {
+	keys []byte
+
+	mu    sync.Mutex
+	seen  int // how many of keys have just been typed
+	found bool
+}
+
+// scan returns what of p to pass on: everything but the keys. A beginning of
+// the keys is held back until the next byte decides.
+func (d *detachScanner) scan(p []byte) (out []byte, done bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range p {
+		if c != d.keys[d.seen] && d.seen > 0 {
+			out = append(out, d.keys[:d.seen]...)
+			d.seen = 0
+		}
+		if c != d.keys[d.seen] {
+			out = append(out, c)
+			continue
+		}
+		if d.seen++; d.seen == len(d.keys) {
+			d.found = true
+			return out, true
+		}
+	}
+	return out, false
+}
+
+func (d *detachScanner) done() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.found
+}
+
+// newDetachScanner reads keys such as ctrl-p,ctrl-q or a,b.
+func newDetachScanner(keys string) (*detachScanner, error) {
+	d := new(detachScanner)
+	for _, name := range strings.Split(firstNonEmpty(keys, defaultDetachKeys), ",") {
+		c, ok := keyByte(name)
+		if !ok {
+			return nil, invalidf("invalid detach keys %q", keys)
+		}
+		d.keys = append(d.keys, c)
+	}
+	return d, nil
+}
+
+// keyByte is the byte a key sends: itself, or what it sends with ctrl.
+func keyByte(name string) (byte, bool) {
+	if len(name) == 1 {
+		return name[0], true
+	}
+	letter, ok := strings.CutPrefix(name, "ctrl-")
+	if !ok || len(letter) != 1 {
+		return 0, false
+	}
+	switch c := letter[0]; {
+	case c >= 'a' && c <= 'z':
+		return c - 'a' + 1, true
+	case c >= '@' && c <= '_': // ctrl-@ and ctrl-[ \ ] ^ _
+		return c - '@', true
+	}
+	return 0, false
+}
+
+// openStream attaches to a process at the keeper.
+func (e *Engine) openStream(ctx context.Context, id, execID string, tty bool, o keeper.AttachOptions, detachKeys string) (*stream, error) {
+	s := &stream{tty: tty, onDetach: func() {}}
+	if tty && o.Stdin || detachKeys != "" {
+		d, err := newDetachScanner(detachKeys)
+		if err != nil {
+			return nil, err
+		}
+		s.detach = d
+	}
+	k, err := e.keeper.attach(ctx, id, execID, o)
+	if err != nil {
+		return nil, err
+	}
+	s.Stream = k
+	return s, nil
+}
