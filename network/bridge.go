@@ -1,6 +1,7 @@
 package network
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -137,6 +138,22 @@ type hostChanges struct {
 const forwardSysctl = "net/ipv4/ip_forward"
 
 func hostChangesPath(runDir string) string { return filepath.Join(runDir, "host.json") }
+
+func readHostChanges(runDir string) (hostChanges, error) {
+	var c hostChanges
+	path := hostChangesPath(runDir)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &c)
+	}
+	if err != nil {
+		return c, fmt.Errorf("read %s: %w", path, err)
+	}
+	return c, nil
+}
 
 // enableForwarding lets the host route between its links, which it then does
 // for all of them.

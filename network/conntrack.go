@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,7 +13,7 @@ import (
 // its container. UDP has no end of connection: without this a client that went on
 // sending would keep the translation, or the lack of one, from before.
 func (s *Store) forgetFlows(l *lease) error {
-	f := staleFlows{lease: l, ports: map[uint16]bool{}}
+	f := staleFlows{container: l.IP, ports: map[uint16]bool{}, host: map[netip.Addr]bool{}}
 	for _, b := range l.Ports {
 		if b.Proto == "udp" {
 			f.ports[b.HostPort] = true
@@ -21,7 +22,16 @@ func (s *Store) forgetFlows(l *lease) error {
 	if len(f.ports) == 0 {
 		return nil
 	}
-	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
+	addrs, err := s.query.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok {
+			f.host[ip] = true
+		}
+	}
+	_, err = s.query.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
 	// Interrupted: the table changed while it was read, as it always does under
 	// load; the flows deleted are those of this moment either way. Not supported:
 	// a kernel without conntrack's netlink lets the flows run into their timeout.
@@ -34,10 +44,11 @@ func (s *Store) forgetFlows(l *lease) error {
 	return nil
 }
 
-// staleFlows matches the flows of a lease's UDP ports.
+// staleFlows matches UDP flows to a port of the host or from a container.
 type staleFlows struct {
-	lease *lease
-	ports map[uint16]bool
+	container netip.Addr
+	host      map[netip.Addr]bool // the host's own addresses
+	ports     map[uint16]bool
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -45,8 +56,10 @@ func (f staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if flow.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	if f.ports[flow.Forward.DstPort] {
+	to, ok := netip.AddrFromSlice(flow.Forward.DstIP.To4())
+	if ok && f.ports[flow.Forward.DstPort] && (f.host[to] || to.IsLoopback()) {
 		return true
 	}
-	return flow.Reverse.SrcIP.Equal(f.lease.IP.AsSlice())
+	from, ok := netip.AddrFromSlice(flow.Reverse.SrcIP.To4()) // who answers
+	return ok && from == f.container
 }

@@ -1,20 +1,26 @@
 package network
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// publish makes the lease's ports reachable.
+// publish makes the lease's ports reachable, and sees to it that the firewall is
+// as it should be.
 func (s *Store) publish(l *lease) error {
+	s.fw.Lock()
+	defer s.fw.Unlock()
+	if err := s.healFirewall(); err != nil {
+		return err
+	}
 	if len(l.Ports) == 0 {
 		return nil
 	}
-	s.fw.Lock()
-	defer s.fw.Unlock()
 	if err := s.changePorts(l, (*nftables.Conn).SetAddElements); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}
@@ -33,6 +39,36 @@ func (s *Store) unpublish(l *lease) error {
 		return fmt.Errorf("unpublish ports: %w", err)
 	}
 	return s.forgetFlows(l)
+}
+
+// healFirewall builds our rules anew when somebody else changed the host's
+// firewall since we last did: a reload of the host's own rules often flushes
+// everybody's, and Docker, once started, drops what its chains do not accept.
+func (s *Store) healFirewall() error {
+	now, err := s.readGeneration()
+	if err != nil || now == s.generation {
+		return err
+	}
+	return s.rebuildLocked()
+}
+
+// readGeneration returns the number of transactions the namespace's firewall
+// has seen, NFTA_GEN_ID.
+func (s *Store) readGeneration() (uint32, error) {
+	msgs, err := s.netfilter.do(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0,
+		&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
+	if err != nil || len(msgs) != 1 || len(msgs[0]) < nl.SizeofNfgenmsg {
+		return 0, fmt.Errorf("read firewall generation: %d answers: %w", len(msgs), err)
+	}
+	attrs, err := nl.ParseRouteAttrAsMap(msgs[0][nl.SizeofNfgenmsg:])
+	if err != nil {
+		return 0, fmt.Errorf("read firewall generation: %w", err)
+	}
+	id := attrs[unix.NFTA_GEN_ID].Value
+	if len(id) != 4 {
+		return 0, fmt.Errorf("read firewall generation: %d bytes", len(id))
+	}
+	return binary.BigEndian.Uint32(id), nil
 }
 
 // changePorts puts the lease's ports into the maps, or takes them out, in one
@@ -74,6 +110,9 @@ func (s *Store) rebuildLocked() error {
 	if err != nil {
 		return err
 	}
+	if s.generation, err = s.readGeneration(); err != nil {
+		return err
+	}
 	t := newTable(s.opts.BridgeLink, s.bridge.subnet)
 	var byAddr, byPort []nftables.SetElement
 	s.mu.Lock()
@@ -85,7 +124,7 @@ func (s *Store) rebuildLocked() error {
 		byAddr, byPort = append(byAddr, a...), append(byPort, p...)
 	}
 	s.mu.Unlock()
-	if err := t.add(c, byAddr, byPort); err != nil {
+	if err := errors.Join(t.add(c, byAddr, byPort), addDockerRules(c, s.opts.BridgeLink)); err != nil {
 		return fmt.Errorf("build table %s: %w", t.table.Name, s.abandon(c, err))
 	}
 	if err := s.commit(c); err != nil {
@@ -115,6 +154,13 @@ func (s *Store) commit(c *nftables.Conn) error {
 	if err := c.Flush(); err != nil {
 		return s.abandon(c, err)
 	}
+	now, err := s.readGeneration()
+	if err != nil {
+		return err
+	}
+	if now == s.generation+1 { // else somebody's transaction came in between: heal next time
+		s.generation = now
+	}
 	return nil
 }
 
@@ -124,7 +170,8 @@ func (s *Store) abandon(c *nftables.Conn, err error) error {
 	return errors.Join(err, c.CloseLasting())
 }
 
-// deleteTable removes the table; one that is not there is no error.
+// deleteTable removes the table and our rules in Docker's; what is not there is
+// no error.
 func deleteTable(name string) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -133,6 +180,9 @@ func deleteTable(name string) error {
 	t := &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4}
 	c.AddTable(t) // makes the deletion idempotent
 	c.DelTable(t)
+	if err := deleteDockerRules(c, name); err != nil {
+		return err
+	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("delete table %s: %w", name, err)
 	}

@@ -133,9 +133,12 @@ type Store struct {
 	record *record
 	mtu    int
 	bridge bridge
-	route  *routeSocket // in the host's namespace
-	query  *netlink.Handle
-	hostNS int // fd of the namespace the Store was opened in
+	// The sockets, all in the host's namespace, stay open: closing one of netfilter's
+	// waits, some 10 ms, until the kernel has freed what was deleted last.
+	route     *routeSocket
+	netfilter *socket
+	query     *netlink.Handle
+	hostNS    int // fd of the namespace the Store was opened in
 
 	mu       sync.Mutex            // guards what follows
 	leases   map[string]*lease     // by container ID
@@ -143,8 +146,9 @@ type Store struct {
 	departed []*lease              // released, with a link that may still be there, oldest first
 	cursor   netip.Addr            // last address handed out
 
-	fw  sync.Mutex     // one firewall act at a time, so that a rebuild misses nothing; guards nft
-	nft *nftables.Conn // nil: to be opened
+	fw         sync.Mutex     // one firewall act at a time, so that a rebuild misses nothing; guards what follows
+	nft        *nftables.Conn // nil: to be opened
+	generation uint32         // of the host's firewall after our last change
 }
 
 // Open makes the host ready (forwarding, bridge, firewall table), takes up the
@@ -183,7 +187,10 @@ func (s *Store) open(ctx context.Context) error {
 	if s.route, err = openRouteSocket(); err != nil {
 		return err
 	}
-	if s.query, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if s.netfilter, err = openSocket(unix.NETLINK_NETFILTER); err != nil {
+		return err
+	}
+	if s.query, err = netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	if err := s.loadLeases(); err != nil {
@@ -227,6 +234,10 @@ func (s *Store) Close() error {
 	if s.route != nil {
 		s.route.close()
 		s.route = nil
+	}
+	if s.netfilter != nil {
+		s.netfilter.close()
+		s.netfilter = nil
 	}
 	if s.hostNS >= 0 {
 		unix.Close(s.hostNS)

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -189,19 +188,9 @@ func unmountDir(dir string) error {
 // restoreForwarding turns forwarding off when it was us who turned it on since
 // the host booted.
 func restoreForwarding(runDir string) error {
-	data, err := os.ReadFile(hostChangesPath(runDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	changes, err := readHostChanges(runDir)
+	if err != nil || !changes.EnabledForwarding {
 		return err
-	}
-	var changes hostChanges
-	if err := json.Unmarshal(data, &changes); err != nil {
-		return fmt.Errorf("read %s: %w", hostChangesPath(runDir), err)
-	}
-	if !changes.EnabledForwarding {
-		return nil
 	}
 	return writeSysctl(forwardSysctl, "0")
 }

@@ -7,44 +7,20 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// routeSocket is an rtnetlink socket bound to the network namespace it was made
-// in. It carries one request at a time. The messages are built here rather than by the
-// netlink library's Link types because those cannot set the master at creation
-// nor the peer's address generation, and look every link up once more.
-type routeSocket struct {
-	sockets map[int]*nl.SocketHandle
-}
+// routeSocket asks for links, addresses and routes. The messages are built here rather
+// than by the netlink library's Link types because those cannot set the master at
+// creation nor the peer's address generation, and look every link up once more.
+type routeSocket struct{ *socket }
 
-// openRouteSocket opens it in the calling thread's namespace.
 func openRouteSocket() (*routeSocket, error) {
-	sock, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	s, err := openSocket(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
+		return nil, err
 	}
-	if err := sock.SetExtAck(true); err != nil { // the kernel's own words with its errno
-		sock.Close()
-		return nil, fmt.Errorf("set up netlink socket: %w", err)
-	}
-	return &routeSocket{sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}}, nil
-}
-
-func (r *routeSocket) close() {
-	for _, h := range r.sockets {
-		h.Close()
-	}
-}
-
-func (r *routeSocket) do(typ, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(typ, flags)
-	req.Sockets = r.sockets
-	for _, p := range parts {
-		req.AddData(p)
-	}
-	return req.Execute(unix.NETLINK_ROUTE, 0)
+	return &routeSocket{s}, nil
 }
 
 // linkMessage is the header of a link request; index 0 means "by IFLA_IFNAME".

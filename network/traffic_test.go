@@ -115,7 +115,11 @@ func sendLoopbackTo(r *rig, ns, gateway string) {
 		if err != nil {
 			return err
 		}
-		if err := netlink.LinkSetDown(lo); err != nil {
+		own, err := netlink.ParseAddr("127.0.0.1/8")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(netlink.AddrDel(lo, own), netlink.LinkSetDown(lo)); err != nil {
 			return err
 		}
 		eth, err := netlink.LinkByName("eth0")
