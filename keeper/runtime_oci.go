@@ -17,7 +17,7 @@ type ociRuntime struct{ runner *oci.Runner }
 
 // newRuntime makes the keeper's own runtime; its caller closes the runner.
 func newRuntime(p place) (*ociRuntime, error) {
-	runner, err := oci.NewRunner(oci.RunnerOptions{FilterCache: filepath.Join(p.root, "seccomp")})
+	runner, err := oci.NewRunner()
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 
 func BenchmarkTmp(b *testing.B) {
 	raw, _ := os.ReadFile("/tmp/b1/config.json")
-	r, err := NewRunner(RunnerOptions{})
+	r, err := NewRunner()
 	if err != nil {
 		b.Fatal(err)
 	}

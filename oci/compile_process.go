@@ -12,6 +12,7 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/caps"
 	p "github.com/berth-containers/berth/kernel/program"
+	"github.com/berth-containers/berth/kernel/seccomp"
 )
 
 // execStep begins the names of the steps that run the command.
@@ -242,12 +243,15 @@ func (c *compiler) seccomp() error {
 	if profile == nil {
 		return nil
 	}
-	filter, err := c.in.host.filter(profile)
+	filter, err := seccomp.Compile(profile)
 	if err != nil {
 		return errdefs.As(errdefs.ErrInvalid, err)
 	}
 	if filter.Notify {
 		return unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
+	}
+	if len(filter.Unknown) > 0 {
+		c.warn("linux.seccomp: no such system calls, rules for them have no effect: %s", strings.Join(filter.Unknown, " "))
 	}
 	code := filter.Bytes()
 	prog := c.Pointers("filter", p.Int(len(code)/8), c.Data(code, ""))

@@ -6,11 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/kernel/caps"
-	"github.com/berth-containers/berth/kernel/seccomp"
 )
 
 // hostLimits is what the calling process may give to a container.
@@ -21,13 +19,12 @@ type hostLimits struct {
 	oomScoreAdj int      // its own
 	hard        func(resource int) uint64
 	stat        func(path string) (isDir bool, err error)
-	filter      func(*specs.LinuxSeccomp) (*seccomp.Filter, error)
 }
 
 // thisHost asks the kernel about the calling process. oom tells whether
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
-	h := hostLimits{stat: statDir, filter: seccomp.Compile, hard: ownHardLimit}
+	h := hostLimits{stat: statDir, hard: ownHardLimit}
 	held, err := caps.Held()
 	if err != nil {
 		return h, err
@@ -47,7 +44,7 @@ func thisHost(oom bool) (hostLimits, error) {
 
 // anyHost allows everything: for plans that are only looked at.
 func anyHost() hostLimits {
-	return hostLimits{caps: ^caps.Set(0), sysResource: true, setgroups: true, filter: seccomp.Compile}
+	return hostLimits{caps: ^caps.Set(0), sysResource: true, setgroups: true}
 }
 
 func (h *hostLimits) hardLimit(resource int) uint64 {

@@ -53,7 +53,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, func(), error)
 		spec: req.Spec, bundle: bundle, rootfs: req.Rootfs, extra: req.ExtraFiles,
 		wait: wait,
 	}
-	if in.host, err = r.host(oom); err != nil {
+	if in.host, err = thisHost(oom); err != nil {
 		return nil, nil, err
 	}
 	closeFiles, err := in.useCgroup(req.Cgroup)
@@ -89,7 +89,7 @@ type ExecRequest struct {
 
 // Exec starts a process in a running container. Errors as for [Runner.Start].
 func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
-	host, err := r.host(req.Process.OOMScoreAdj != nil)
+	host, err := thisHost(req.Process.OOMScoreAdj != nil)
 	if err != nil {
 		return nil, err
 	}

@@ -81,7 +81,7 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := a.runner()
+	r, err := oci.NewRunner()
 	if err != nil {
 		c.Remove()
 		return nil, nil, err

@@ -89,7 +89,7 @@ func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error)
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.runner()
+	r, err := oci.NewRunner()
 	if err != nil {
 		return nil, err
 	}

@@ -106,12 +106,6 @@ func (a *app) dispatch(name string, args []string) int {
 // store is the directory of the containers.
 func (a *app) store() *oci.Store { return &oci.Store{Root: a.root} }
 
-// runner makes the starter of processes; compiled filters are kept beside the
-// containers.
-func (a *app) runner() (*oci.Runner, error) {
-	return oci.NewRunner(oci.RunnerOptions{FilterCache: a.root + "/.filters"})
-}
-
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND [options] ...\n\ncommands:")
 	for _, c := range commands() {
