@@ -45,7 +45,6 @@ func newCtr(root string, rec *record) *ctr {
 		rec:     rec,
 		changed: make(chan struct{}),
 		execs:   map[string]*execution{},
-		last:    exitResult{code: rec.State.ExitCode, err: rec.State.Error},
 	}
 }
 
@@ -129,6 +128,9 @@ func (c *ctr) wait(ctx context.Context, cond container.WaitCondition, since uint
 	for {
 		c.mu.Lock()
 		changed, res := c.changed, c.last
+		if c.exits == since { // no exit since: the record has the last one
+			res = exitResult{code: c.rec.State.ExitCode, err: c.rec.State.Error}
+		}
 		done := c.removed
 		switch cond {
 		case container.WaitConditionNextExit:
