@@ -96,7 +96,9 @@ func (a *attachment) serve(io *stdio) {
 				reading = false
 				io.stdinDone()
 			}
-		case a.hungUp():
+		case a.hungUp() && (!reading || io.currentState() != stdioLive):
+			// Else it is gone, but the process started meanwhile, and what it
+			// sent before is still to be read.
 			return
 		}
 	}

@@ -175,6 +175,8 @@ func (h *harness) tearDown() {
 		if _, err := h.Wait(ctx, s.ContainerID, s.ExecID); err != nil {
 			h.t.Errorf("wait at the end: %v", err)
 		}
+	}
+	for _, s := range statuses {
 		if s.ExecID == "" {
 			if err := h.Forget(ctx, s.ContainerID, ""); err != nil {
 				h.t.Errorf("forget at the end: %v", err)

@@ -199,15 +199,19 @@ func openSlave(master *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var fd int
+	var fd uintptr
 	var inner error
 	err = raw.Control(func(m uintptr) {
-		fd, inner = unix.IoctlRetInt(int(m), unix.TIOCGPTPEER)
+		const flags = unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC
+		var errno syscall.Errno
+		if fd, _, errno = unix.Syscall(unix.SYS_IOCTL, m, unix.TIOCGPTPEER, flags); errno != 0 {
+			inner = errno
+		}
 	})
 	if err = errors.Join(err, inner); err != nil {
 		return nil, fmt.Errorf("open terminal: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "terminal"), nil
+	return os.NewFile(fd, "terminal"), nil
 }
 
 // abort closes everything of a process that does not run.
