@@ -16,7 +16,7 @@ import (
 type ociRuntime struct{ runner *oci.Runner }
 
 // newRuntime makes the keeper's own runtime; its caller closes the runner.
-func newRuntime(p place) (*ociRuntime, error) {
+func newRuntime() (*ociRuntime, error) {
 	runner, err := oci.NewRunner()
 	if err != nil {
 		return nil, err

@@ -96,7 +96,7 @@ func Serve(ctx context.Context, options ServeOptions) error {
 	}
 	defer s.memory.stop()
 	if s.runtime == nil {
-		own, err := newRuntime(s.place)
+		own, err := newRuntime()
 		if err != nil {
 			notify(o.Notify, err)
 			return fmt.Errorf("keeper: %w", err)
