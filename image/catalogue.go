@@ -90,6 +90,10 @@ func (st catalogueState) clone() catalogueState {
 func (c *catalogue) update(change func(*catalogueState) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.updateLocked(change)
+}
+
+func (c *catalogue) updateLocked(change func(*catalogueState) error) error {
 	next := c.now.clone()
 	if err := change(&next); err != nil {
 		return err
@@ -109,73 +113,63 @@ func (c *catalogue) update(change func(*catalogueState) error) error {
 	return nil
 }
 
-// add records the image id, or keeps the record there is, and gives it names.
-// It reports the record that stands.
-func (c *catalogue) add(id digest.Digest, rec imageRecord, config *dockerspec.DockerOCIImage, names, digests []string) error {
-	err := c.update(func(st *catalogueState) error {
+// add records the image id, or keeps the record there is, gives it names, and
+// returns it as it then is.
+func (c *catalogue) add(id digest.Digest, rec imageRecord, config *dockerspec.DockerOCIImage, names, digests []string) (*Image, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.updateLocked(func(st *catalogueState) error {
 		if old, ok := st.Images[id]; ok {
-			rec.Target, rec.Layers, rec.Added = old.Target, old.Layers, old.Added
-			rec.LastTagged = old.LastTagged
-		}
-		if len(names) > 0 {
-			rec.LastTagged = time.Now().UTC()
+			rec = old
 		}
 		st.Images[id] = rec
-		for _, n := range names {
-			st.Names[n] = id
-		}
-		for _, d := range digests {
-			st.Digests[d] = id
-		}
+		st.name(id, names, digests)
 		return nil
 	})
-	if err == nil {
-		c.remember(id, config)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	c.configs[id] = config
+	return c.now.image(id, config), nil
 }
 
-// addNames names an image that is already recorded; it reports whether it is.
-func (c *catalogue) addNames(id digest.Digest, names, digests []string) (bool, error) {
-	c.mu.RLock()
-	rec, ok := c.now.Images[id]
-	config := c.configs[id]
-	c.mu.RUnlock()
-	if !ok {
-		return false, nil
+// addNames names an image that is already recorded and returns it; nil when it
+// is not.
+func (c *catalogue) addNames(id digest.Digest, names, digests []string) (*Image, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.now.Images[id]; !ok {
+		return nil, nil
 	}
-	gone := errors.New("image gone")
-	err := c.update(func(st *catalogueState) error {
-		if rec, ok = st.Images[id]; !ok {
-			return gone
-		}
-		for _, n := range names {
-			if st.Names[n] != id {
-				rec.LastTagged = time.Now().UTC()
-			}
-			st.Names[n] = id
-		}
-		for _, d := range digests {
-			st.Digests[d] = id
-		}
-		st.Images[id] = rec
+	err := c.updateLocked(func(st *catalogueState) error {
+		st.name(id, names, digests)
 		return nil
 	})
-	if errors.Is(err, gone) {
-		return false, nil
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		c.remember(id, config)
-	}
-	return err == nil, err
+	return c.now.image(id, c.configs[id]), nil
 }
 
+// name gives an image names; one that another image had moves.
+func (st catalogueState) name(id digest.Digest, names, digests []string) {
+	for _, n := range names {
+		if st.Names[n] != id {
+			rec := st.Images[id]
+			rec.LastTagged = now()
+			st.Images[id], st.Names[n] = rec, id
+		}
+	}
+	for _, d := range digests {
+		st.Digests[d] = id
+	}
+}
+
+// remember keeps the parsed config of a recorded image.
 func (c *catalogue) remember(id digest.Digest, config *dockerspec.DockerOCIImage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.now.Images[id]; ok && config != nil {
-		c.configs[id] = config
-	}
+	c.configs[id] = config
 }
 
 // read gives f a consistent view; f must not keep or change it.

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	cerrdefs "github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -20,20 +19,18 @@ import (
 // The collector is mark and sweep over everything there is. Live are: what an
 // image record leads to, the layers a container stands on, and what a running
 // session has pinned. A store has hundreds of blobs and layers, not millions;
-// walking them all takes a few milliseconds and leaves no count to go wrong.
+// walking them all takes a few milliseconds and leaves no count to go wrong. A
+// record lists all its blobs, so that marking reads nothing from the disk.
 
 // collect removes every blob and layer nothing refers to.
 func (s *Store) collect(ctx context.Context) error {
 	s.held.Lock()
 	defer s.held.Unlock()
-	live, err := s.mark(ctx)
-	if err != nil {
-		return fmt.Errorf("collect garbage: %w", err)
-	}
+	live := s.mark()
 	if err := s.sweepBlobs(ctx, live); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	err = s.sweepLayers(ctx, live)
+	err := s.sweepLayers(ctx, live)
 	if isDiskFull(err) {
 		// The snapshotter's database needs room to write that a layer is gone;
 		// the blobs in the trash are that room.
@@ -47,7 +44,7 @@ func (s *Store) collect(ctx context.Context) error {
 }
 
 // mark returns the names of all live blobs and snapshots.
-func (s *Store) mark(ctx context.Context) (map[string]struct{}, error) {
+func (s *Store) mark() map[string]struct{} {
 	live := map[string]struct{}{}
 	for name := range s.pins {
 		live[name] = struct{}{}
@@ -55,25 +52,17 @@ func (s *Store) mark(ctx context.Context) (map[string]struct{}, error) {
 	for _, c := range s.containers {
 		live[c.Chain.String()] = struct{}{}
 	}
-	var records []imageRecord
 	s.catalogue.read(func(st catalogueState, _ map[digest.Digest]*dockerspec.DockerOCIImage) {
 		for id, rec := range st.Images {
 			live[id.String()] = struct{}{}
-			records = append(records, rec)
+			live[rec.Target.Digest.String()] = struct{}{}
+			live[rec.chain().String()] = struct{}{}
+			for _, l := range rec.Layers {
+				live[l.Digest.String()] = struct{}{}
+			}
 		}
 	})
-	for _, rec := range records {
-		live[rec.Target.Digest.String()] = struct{}{}
-		live[rec.chain().String()] = struct{}{}
-		children, err := images.Children(ctx, s.blobs, rec.Target)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range children {
-			live[c.Digest.String()] = struct{}{}
-		}
-	}
-	return live, nil
+	return live
 }
 
 func (s *Store) sweepBlobs(ctx context.Context, live map[string]struct{}) error {

@@ -82,7 +82,7 @@ func (j *journal) add(layer digest.Digest) error {
 
 // settle writes everything to the disk in the background and strikes off what
 // was listed by now.
-func (j *journal) settle() error {
+func (j *journal) settle() {
 	j.mu.Lock()
 	listed := slices.Clone(j.now.Layers)
 	j.mu.Unlock()
@@ -92,7 +92,6 @@ func (j *journal) settle() error {
 		}
 		return j.strike(listed)
 	})
-	return nil
 }
 
 // strike takes layers off the list.

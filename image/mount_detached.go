@@ -105,6 +105,25 @@ func (m *mounter) mount(o overlayMount) (*os.File, error) {
 	return m.mountPath(o)
 }
 
+// probe finds out whether overlayfs works here at all, and says so in words
+// where a container's start would say "invalid argument".
+func (m *mounter) probe() error {
+	dir := filepath.Join(m.root, "probe")
+	for _, d := range []string{"upper", "work"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	f, err := m.mount(overlayMount{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work"), volatile: true})
+	if err == nil {
+		err = f.Close()
+	} else if !errors.Is(err, unix.EPERM) {
+		err = errdefs.WithHint(errdefs.As(errdefs.ErrUnsupported, err),
+			"overlayfs must be in the kernel (modprobe overlay), and the store on a file system it can write to: ext4, xfs, btrfs or tmpfs")
+	}
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
 var errNoLowerdirAppend = errors.New("overlayfs does not know lowerdir+")
 
 // mountContext builds the mount with fsopen(2), one fsconfig(2) per layer.

@@ -88,12 +88,12 @@ type pull struct {
 
 func (p *pull) run(ctx context.Context) (*Image, error) {
 	named := p.remote.named
-	tag := ""
+	version := p.remote.desc.Digest.String()
 	var names []string
 	if t, ok := named.(reference.Tagged); ok {
-		tag, names = t.Tag(), []string{named.String()}
+		version, names = t.Tag(), []string{named.String()}
 	}
-	p.progress.send(ProgressEvent{ID: tag, Status: "Pulling from " + reference.FamiliarName(reference.TrimNamed(named))})
+	p.progress.send(ProgressEvent{ID: version, Status: "Pulling from " + reference.Path(named)})
 	target, err := p.manifest(ctx, p.remote.desc)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 	}
 	digests := []string{named.Name() + "@" + p.remote.desc.Digest.String()}
 	before, _ := p.s.Get(ctx, named.String())
-	img, err := p.reuse(ctx, d, names, digests)
+	img, err := p.reuse(d, names, digests)
 	if err == nil && img == nil {
 		if err = p.layers(ctx, d); err == nil {
 			img, err = p.s.record(ctx, d, names, digests)
@@ -165,22 +165,22 @@ func (p *pull) describe(ctx context.Context, target ocispec.Descriptor) (*draft,
 	}
 	has := d.config.Platform
 	if has.Architecture != "" && has.OS != "" && !platforms.Only(p.platform).Match(platforms.Normalize(has)) {
-		return nil, wrongPlatform([]ocispec.Platform{has}, p.platform)
+		return nil, wrongPlatform(errdefs.ErrNotFound, []ocispec.Platform{has}, p.platform)
 	}
 	return d, nil
 }
 
 // reuse names the image if the store has it already, perhaps by another way
 // and with other blobs; nil means it has not.
-func (p *pull) reuse(ctx context.Context, d *draft, names, digests []string) (*Image, error) {
-	ok, err := p.s.catalogue.addNames(d.id, names, digests)
-	if err != nil || !ok {
+func (p *pull) reuse(d *draft, names, digests []string) (*Image, error) {
+	img, err := p.s.catalogue.addNames(d.id, names, digests)
+	if err != nil || img == nil {
 		return nil, err
 	}
 	for _, l := range d.layers {
 		p.progress.layer(l.Digest, statusExists)
 	}
-	return p.s.Get(ctx, d.id.String())
+	return img, nil
 }
 
 // layers fetches all layers, some at once, and unpacks them in order, each as
@@ -369,12 +369,12 @@ func choose(list []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descripto
 		best = &list[0]
 	}
 	if best == nil {
-		return ocispec.Descriptor{}, wrongPlatform(has, want)
+		return ocispec.Descriptor{}, wrongPlatform(errdefs.ErrNotFound, has, want)
 	}
 	return *best, nil
 }
 
-func wrongPlatform(has []ocispec.Platform, want ocispec.Platform) error {
+func wrongPlatform(class error, has []ocispec.Platform, want ocispec.Platform) error {
 	var names []string
 	for _, p := range has {
 		names = append(names, platforms.Format(platforms.Normalize(p)))
@@ -384,20 +384,20 @@ func wrongPlatform(has []ocispec.Platform, want ocispec.Platform) error {
 		list = "no platform at all"
 	}
 	who := "the platform asked for is "
-	if want.OS == "linux" && want.Architecture == runtime.GOARCH {
+	if want.OS == runtime.GOOS && want.Architecture == runtime.GOARCH {
 		who = "this host is "
 	}
 	return errdefs.WithHint(
-		errdefs.As(errdefs.ErrNotFound, fmt.Errorf("the image is for %s; %s%s", list, who, platforms.Format(want))),
+		errdefs.As(class, fmt.Errorf("the image is for %s; %s%s", list, who, platforms.Format(want))),
 		"look for a tag of this image that is built for "+platforms.Format(want))
 }
 
-// CheckPlatform returns an error that names both sides when the image was built
+// CheckPlatform returns an errdefs.ErrUnsupported that names both sides when the image was built
 // for another kind of machine than this host.
 func CheckPlatform(img *Image) error {
 	has := img.Config.Platform
 	if has.Architecture == "" || platforms.Only(platforms.DefaultSpec()).Match(platforms.Normalize(has)) {
 		return nil
 	}
-	return wrongPlatform([]ocispec.Platform{has}, platforms.DefaultSpec())
+	return wrongPlatform(errdefs.ErrUnsupported, []ocispec.Platform{has}, platforms.DefaultSpec())
 }

@@ -98,7 +98,7 @@ func checkEvents(t *testing.T, events []ProgressEvent, img *Image) {
 			at = i
 		}
 	}
-	for _, line := range []string{"v1: Pulling from " + strings.TrimSuffix(strings.Split(img.RepoTags[0], ":v1")[0], ":v1") + "\n", ": Status: Downloaded newer image for " + img.RepoTags[0] + "\n"} {
+	for _, line := range []string{"v1: Pulling from some/app\n", ": Status: Downloaded newer image for " + img.RepoTags[0] + "\n"} {
 		if !strings.Contains(text, line) {
 			t.Errorf("%q is missing in\n%s", line, text)
 		}
@@ -371,5 +371,151 @@ func TestPullTogether(t *testing.T) {
 	}
 	if list, err := s.List(context.Background()); err != nil || len(list) != 2 {
 		t.Errorf("%d images, %v", len(list), err)
+	}
+}
+
+// TestPullFromSilentRegistry: a registry that stops sending in the middle of a
+// layer is asked again for the rest.
+func TestPullFromSilentRegistry(t *testing.T) {
+	s := openTest(t, func(o *Options) { o.StallTimeout = time.Second })
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), bigLayer(t, "data", 4<<20))
+	silent := make(chan struct{})
+	t.Cleanup(func() { close(silent) })
+	var once sync.Once
+	f.intercept = func(w http.ResponseWriter, r *http.Request) (done bool) {
+		d := digest.Digest(filepath.Base(r.URL.Path))
+		f.mu.Lock()
+		b := f.blobs[d]
+		f.mu.Unlock()
+		if len(b) < 1<<20 {
+			return false
+		}
+		once.Do(func() {
+			done = true
+			w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+			_, _ = w.Write(b[:len(b)/2])
+			w.(http.Flusher).Flush()
+			select {
+			case <-silent:
+			case <-r.Context().Done():
+			}
+		})
+		return done
+	}
+	if _, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if f.count("bytes=") == 0 {
+		t.Errorf("no request asked for the rest only: %q", f.requests)
+	}
+}
+
+// TestInsecureRegistry: beyond loopback, plain HTTP needs to be allowed.
+func TestInsecureRegistry(t *testing.T) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own net.IP
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			own = n.IP
+		}
+	}
+	if own == nil {
+		t.Skip("this host has no address but loopback ones")
+	}
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), tarOf(t, reg("f", "x")))
+	l, err := net.Listen("tcp", net.JoinHostPort(own.String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: f}
+	served := make(chan error)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() { server.Close(); <-served })
+	host := l.Addr().String()
+
+	s := openTest(t)
+	_, err = s.Pull(context.Background(), host+"/app:v1", PullOptions{})
+	if !errors.Is(err, errdefs.ErrUnavailable) || !strings.Contains(errdefs.Hint(err), "insecure registry") {
+		t.Errorf("plain HTTP without leave: %v (%s)", err, errdefs.Hint(err))
+	}
+	for _, entry := range []string{host, own.String(), own.String() + "/32"} {
+		s := openTest(t, func(o *Options) { o.InsecureRegistries = []string{entry} })
+		if _, err := s.Pull(context.Background(), host+"/app:v1", PullOptions{}); err != nil {
+			t.Errorf("with %s allowed: %v", entry, err)
+		}
+	}
+}
+
+func TestInsecureNames(t *testing.T) {
+	s := &Store{opts: Options{InsecureRegistries: []string{"10.0.0.0/8", "reg.example:5000", "plain.example", "bad/entry"}}}
+	for domain, want := range map[string]bool{
+		"localhost": true, "localhost:5000": true, "127.0.0.1:5000": true, "127.1.2.3": true, "[::1]:5000": true, "[::1]": true,
+		"10.1.2.3:5000": true, "11.1.2.3:5000": false, "reg.example:5000": true, "reg.example:5001": false, "plain.example:1": true,
+		"docker.io": false, "localhost.example": false, "127.0.0.1.example": false,
+	} {
+		if got := s.insecure(domain); got != want {
+			t.Errorf("insecure(%s) = %v", domain, got)
+		}
+	}
+}
+
+// TestTogether runs everything that reads, adds and removes side by side: no
+// operation may lose what another one relies on.
+func TestTogether(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	shared := bigLayer(t, "shared", 100<<10)
+	f.put(t, "a", here(), shared, tarOf(t, reg("a", "a")))
+	f.put(t, "b", here(), shared, tarOf(t, reg("b", "b")))
+	var wg sync.WaitGroup
+	for i := range 6 {
+		tag := string("ab"[i%2])
+		wg.Go(func() {
+			for round := range 8 {
+				img, err := s.Pull(ctx, f.host+"/app:"+tag, PullOptions{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				key := fmt.Sprintf("c%d-%d", i, round)
+				if err := s.Prepare(ctx, key, img); errors.Is(err, errdefs.ErrNotFound) {
+					continue // another one has removed the image since
+				} else if err != nil {
+					t.Error(err)
+					return
+				}
+				m, err := s.MountDetached(ctx, key)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if b, err := os.ReadFile(procPath(m) + "/" + tag); err != nil || string(b) != tag {
+					t.Errorf("file says %q, %v", b, err)
+				}
+				m.Close()
+				if _, err := s.Remove(ctx, f.host+"/app:"+tag, true); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+					t.Error(err)
+				}
+				if err := s.RemoveSnapshot(ctx, key); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, _, err := s.Prune(ctx, true); err != nil {
+		t.Error(err)
+	}
+	if err := s.collect(ctx); err != nil {
+		t.Error(err)
+	}
+	if got := left(t, s); len(got) != 0 {
+		t.Errorf("left behind: %q", got)
 	}
 }

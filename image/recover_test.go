@@ -55,7 +55,7 @@ func TestKilled(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
 			status := at
 			if strings.HasPrefix(at, "Pulling from") {
-				status = "Pulling from " + f.host + "/app"
+				status = "Pulling from app"
 			}
 			cmd.Env = append(os.Environ(), "BERTH_TEST_PULL="+f.host+"/app:v1", "BERTH_TEST_ROOT="+root, "BERTH_TEST_AT="+status)
 			out, err := cmd.CombinedOutput()

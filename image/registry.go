@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -37,6 +38,7 @@ func (s *Store) resolver(named reference.Named, auth *registry.AuthConfig) (remo
 		}
 		insecure := s.insecure(domain)
 		transport := docker.DefaultHTTPTransport(&tls.Config{InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12})
+		transport.DialContext = stallGuard(transport.DialContext, s.opts.StallTimeout)
 		client := &http.Client{Transport: transport}
 		if insecure {
 			client.Transport = docker.NewHTTPFallback(transport)
@@ -62,6 +64,32 @@ func (s *Store) resolver(named reference.Named, auth *registry.AuthConfig) (remo
 		Hosts:   hosts,
 		Headers: http.Header{"User-Agent": {"berth"}},
 	}), nil
+}
+
+// stallGuard makes every read from a connection time out that brings nothing
+// for so long. Without it a registry that goes silent is waited for for ever.
+func stallGuard(dial dialer, timeout time.Duration) dialer {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &guardedConn{Conn: conn, timeout: timeout}, nil
+	}
+}
+
+type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+type guardedConn struct {
+	net.Conn
+	timeout time.Duration
+}
+
+func (c *guardedConn) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
 }
 
 type userSecret struct{ user, secret string }

@@ -31,9 +31,7 @@ func (s *Store) Tag(_ context.Context, src, dst string) error {
 		if err != nil {
 			return err
 		}
-		rec := st.Images[f.id]
-		rec.LastTagged = now()
-		st.Images[f.id], st.Names[name] = rec, f.id
+		st.name(f.id, []string{name}, nil)
 		return nil
 	})
 	if err != nil {
@@ -54,15 +52,20 @@ func (s *Store) Remove(ctx context.Context, ref string, force bool) (removed []R
 			err = fmt.Errorf("remove image %s: %w", ref, s.explain(err))
 		}
 	}()
+	img, err := s.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	users := s.users(img.ID) // asked while no lock is held
 	err = s.catalogue.update(func(st *catalogueState) error {
 		f, err := st.lookup(ref)
+		if err == nil && f.id != img.ID {
+			err = errdefs.As(errdefs.ErrConflict, errors.New("the name has just been given to another image"))
+		}
 		if err != nil {
 			return err
 		}
-		r := &removal{st: st, id: f.id, force: force}
-		if s.opts.Users != nil {
-			r.users = s.opts.Users(f.id)
-		}
+		r := &removal{st: st, id: f.id, force: force, users: users}
 		if f.name != "" {
 			err = r.name(f.name)
 		} else {
@@ -75,6 +78,13 @@ func (s *Store) Remove(ctx context.Context, ref string, force bool) (removed []R
 		return nil, err
 	}
 	return removed, s.collect(quiet(ctx))
+}
+
+func (s *Store) users(id digest.Digest) []User {
+	if s.opts.Users == nil {
+		return nil
+	}
+	return s.opts.Users(id)
 }
 
 // removal decides and changes the state; nothing of it counts after an error.
@@ -174,11 +184,20 @@ func (s *Store) Prune(ctx context.Context, all bool) (removed []Removed, reclaim
 	if err != nil {
 		return nil, 0, fmt.Errorf("prune images: %w", err)
 	}
+	list, err := s.List(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	used := map[digest.Digest]bool{}
+	for _, img := range list {
+		used[img.ID] = len(s.users(img.ID)) > 0
+	}
 	err = s.catalogue.update(func(st *catalogueState) error {
 		for id := range st.Images {
 			names := slices.Concat(namesOf(st.Names, id), namesOf(st.Digests, id))
 			tagged := len(namesOf(st.Names, id)) > 0
-			if tagged && !all || s.opts.Users != nil && len(s.opts.Users(id)) > 0 {
+			inUse, known := used[id]
+			if tagged && !all || inUse || !known {
 				continue
 			}
 			r := &removal{st: st, id: id}

@@ -127,15 +127,15 @@ func TestRemoveKeepsWhatContainersStandOn(t *testing.T) {
 func TestTagAndLookup(t *testing.T) {
 	ctx := context.Background()
 	s := openTest(t)
-	a, b := smallImage(t, s, "a"), smallImage(t, s, "b:x")
+	a, b := smallImage(t, s, "first"), smallImage(t, s, "second:x")
 	for _, tt := range []struct {
 		ref  string
 		want *Image
 		err  error
 	}{
-		{"a", a, nil}, {"a:latest", a, nil}, {"docker.io/library/a", a, nil}, {"b", nil, errdefs.ErrNotFound}, {"b:x", b, nil},
+		{"first", a, nil}, {"first:latest", a, nil}, {"docker.io/library/first", a, nil}, {"second", nil, errdefs.ErrNotFound}, {"second:x", b, nil},
 		{a.ID.String(), a, nil}, {a.ID.Encoded(), a, nil}, {a.ID.Encoded()[:6], a, nil}, {"sha256:" + a.ID.Encoded()[:6], a, nil},
-		{a.Target.Digest.String(), a, nil}, {"a@" + a.Target.Digest.String(), a, nil}, {"b@" + a.Target.Digest.String(), nil, errdefs.ErrNotFound},
+		{a.Target.Digest.String(), a, nil}, {"first@" + a.Target.Digest.String(), a, nil}, {"second@" + a.Target.Digest.String(), nil, errdefs.ErrNotFound},
 		{"nosuch", nil, errdefs.ErrNotFound}, {"UPPER", nil, errdefs.ErrInvalid}, {"a:b:c", nil, errdefs.ErrInvalid}, {"", nil, errdefs.ErrInvalid},
 		{"sha256:", nil, errdefs.ErrInvalid}, {strings.Repeat("0", 64), nil, errdefs.ErrNotFound},
 	} {
@@ -158,17 +158,17 @@ func TestTagAndLookup(t *testing.T) {
 		t.Errorf("get %q: %v", common, err)
 	}
 
-	if err := s.Tag(ctx, "a", "b:x"); err != nil { // moves
+	if err := s.Tag(ctx, "first", "second:x"); err != nil { // moves
 		t.Fatal(err)
 	}
-	if got, err := s.Get(ctx, "b:x"); err != nil || got.ID != a.ID || !slices.Equal(got.RepoTags, []string{"a:latest", "b:x"}) {
+	if got, err := s.Get(ctx, "second:x"); err != nil || got.ID != a.ID || !slices.Equal(got.RepoTags, []string{"first:latest", "second:x"}) {
 		t.Errorf("after moving the tag: %+v, %v", got, err)
 	}
 	if got, err := s.Get(ctx, b.ID.String()); err != nil || len(got.RepoTags) != 0 {
 		t.Errorf("the tag's old image: %+v, %v", got, err)
 	}
 	for dst, want := range map[string]error{"x@" + a.Target.Digest.String(): errdefs.ErrInvalid, "Bad": errdefs.ErrInvalid, "sha256:abc": errdefs.ErrInvalid} {
-		if err := s.Tag(ctx, "a", dst); !errors.Is(err, want) {
+		if err := s.Tag(ctx, "first", dst); !errors.Is(err, want) {
 			t.Errorf("tag as %s: %v", dst, err)
 		}
 	}

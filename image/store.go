@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -26,9 +27,11 @@ import (
 // upperdirLabel is where the overlay snapshotter says a snapshot's directory is.
 const upperdirLabel = "containerd.io/snapshot/overlay.upperdir"
 
-// defaultDownloads is how many blobs are fetched at once, Docker's
-// max-concurrent-downloads.
-const defaultDownloads = 3
+// Defaults of Options. Three downloads at once is Docker's number too.
+const (
+	defaultDownloads = 3
+	defaultStall     = time.Minute
+)
 
 // Options say where a store lives and whom it trusts.
 type Options struct {
@@ -39,10 +42,13 @@ type Options struct {
 	// with a certificate nobody vouches for: "host", "host:port", or a CIDR.
 	// Loopback registries always are.
 	InsecureRegistries []string
+	// StallTimeout is how long a registry may send nothing before the connection
+	// is given up and the transfer resumed on another; zero means a minute.
+	StallTimeout time.Duration
 	// MaxDownloads is how many blobs one Pull fetches at once; zero means 3.
 	MaxDownloads int
-	// Users tells who uses an image; Remove and Prune ask. It may be called at
-	// any time after Open, not concurrently with itself. Nil means nobody.
+	// Users tells who uses an image; Remove and Prune ask it, and hold no lock
+	// meanwhile. Nil means nobody.
 	Users func(id digest.Digest) []User
 	// Log receives what has no caller to return it to (background deletion,
 	// records dropped by Open). Nil means slog.Default().
@@ -97,12 +103,16 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 	if opts.MaxDownloads <= 0 {
 		opts.MaxDownloads = defaultDownloads
 	}
+	if opts.StallTimeout <= 0 {
+		opts.StallTimeout = defaultStall
+	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
 	s := &Store{
 		root: root, opts: opts, log: opts.Log,
-		pins: map[string]int{}, containers: map[string]snapshotRecord{}, lowers: map[digest.Digest][]string{},
+		mounter: mounter{root: root},
+		pins:    map[string]int{}, containers: map[string]snapshotRecord{}, lowers: map[digest.Digest][]string{},
 	}
 	defer func() {
 		if err != nil {
@@ -116,7 +126,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 }
 
 func (s *Store) openParts() (err error) {
-	for _, dir := range []string{"", "content", "layers", "containers", "trash", "empty", "mnt"} {
+	for _, dir := range []string{"", "content", "layers", "containers", "trash", "empty", "mnt", "probe"} {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return err
 		}
@@ -135,8 +145,10 @@ func (s *Store) openParts() (err error) {
 	if err != nil {
 		return err
 	}
-	s.mounter = mounter{root: s.root}
 	if err := s.initLayers(quiet(context.Background())); err != nil {
+		return err
+	}
+	if err := s.mounter.probe(); err != nil {
 		return err
 	}
 	s.janitor = newJanitor(s.root, s.layers, s.log)
@@ -164,9 +176,7 @@ func (s *Store) recover(ctx context.Context) error {
 	if err := s.verifyImages(ctx); err != nil {
 		return err
 	}
-	if err := s.journal.settle(); err != nil {
-		return err
-	}
+	s.journal.settle()
 	return s.collect(ctx)
 }
 

@@ -151,13 +151,12 @@ func (s *Store) record(ctx context.Context, d *draft, names, digests []string) (
 		return nil, err
 	}
 	rec := imageRecord{Target: d.target, Layers: d.layers, Added: now()}
-	if err := s.catalogue.add(d.id, rec, d.config, names, digests); err != nil {
+	img, err := s.catalogue.add(d.id, rec, d.config, names, digests)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.journal.settle(); err != nil {
-		return nil, err
-	}
-	return s.Get(ctx, d.id.String())
+	s.journal.settle()
+	return img, nil
 }
 
 // restoreLayers unpacks the layers of a recorded image that are missing.

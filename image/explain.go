@@ -82,6 +82,8 @@ func (s *Store) explainPull(named reference.Named, err error) error {
 		return errdefs.WithHint(
 			errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such image at %s", domain)),
 			"check the spelling of the name and the tag")
+	case cerrdefs.IsNotImplemented(err):
+		return errdefs.WithHint(errdefs.As(errdefs.ErrUnsupported, err), "the image is in a format of before 2016; it has to be built or pushed again")
 	case hasStatus:
 		text := fmt.Errorf("%s answers %s", domain, status.Status)
 		if hasCodes {
