@@ -83,11 +83,7 @@ func (i *Interpreter) Start(l *Launch) (pid int, pidfd *os.File, err error) {
 	for _, f := range l.Files {
 		files = append(files, fdOf(f))
 	}
-	// ForkExec arranges the files in the child before it executes, below twice
-	// their count: the interpreter must lie beyond. (As low as possible: above
-	// 63 the kernel would have to grow this process's table, which waits for
-	// every processor, 10 ms.)
-	exe, err := unix.FcntlInt(i.file.Fd(), unix.F_DUPFD_CLOEXEC, 2*len(files)+2)
+	exe, err := unix.FcntlInt(i.file.Fd(), unix.F_DUPFD_CLOEXEC, beyond(files))
 	if err != nil {
 		return 0, nil, fmt.Errorf("start interpreter: %w", err)
 	}
@@ -101,6 +97,19 @@ func (i *Interpreter) Start(l *Launch) (pid int, pidfd *os.File, err error) {
 		return 0, nil, err
 	}
 	return pid, os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// beyond is the first descriptor number that ForkExec leaves alone: in the
+// child, before it executes, it moves its pipe and those of files that are in
+// the way to just above the highest of them. (Not higher than need be: above 63
+// the kernel has to grow this process's table, which waits for every processor,
+// 10 ms.)
+func beyond(files []uintptr) int {
+	top := len(files)
+	for _, fd := range files {
+		top = max(top, int(fd))
+	}
+	return top + len(files) + 3
 }
 
 func fdOf(f *os.File) uintptr {
