@@ -229,7 +229,7 @@ func checkUnsupported(s *specs.Spec) error {
 }
 
 func emptyHooks(h *specs.Hooks) bool {
-	//nolint:staticcheck // the deprecated prestart hooks count too
+	//lint:ignore SA1019 the deprecated prestart hooks count too
 	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0
 }
 

@@ -6,6 +6,8 @@ import (
 )
 
 // interpreter is the assembly in interpreter_*.s. It must not be called.
+//
+//lint:ignore U1000 the assembly needs the declaration
 func interpreter()
 
 // interpreterAddr returns the address of the interpreter's first instruction.

@@ -211,7 +211,7 @@ func TestEncodeRefusesProgramsThatDoNotEnd(t *testing.T) {
 		t.Error("an empty program was encoded")
 	}
 	var p Program
-	back, past := p.NewLabel(), p.NewLabel()
+	back := p.NewLabel()
 	p.Mark(back)
 	p.Call("a", Close, Int(0))
 	p.Call("b", Close, Int(0)).Then(back)
@@ -219,7 +219,7 @@ func TestEncodeRefusesProgramsThatDoNotEnd(t *testing.T) {
 		t.Error("a backward jump was encoded")
 	}
 	var q Program
-	past = q.NewLabel()
+	past := q.NewLabel()
 	q.Call("a", Close, Int(0)).Then(past)
 	q.Mark(past)
 	if _, err := q.Encode(); err == nil {
