@@ -168,10 +168,7 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 }
 
 func (e *Engine) openNetworks(ctx context.Context) (*network.Store, error) {
-	opts := network.Options{
-		StateDir: filepath.Join(e.cfg.StateRoot, "network"), RunDir: filepath.Join(e.cfg.RunRoot, "network"),
-		NetnsDir: filepath.Join(e.cfg.RunRoot, "netns"), BridgeLink: e.cfg.BridgeName, Logger: e.log,
-	}
+	opts := e.cfg.networkOptions()
 	if s := e.cfg.BridgeSubnet; s != "" {
 		subnet, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -180,6 +177,14 @@ func (e *Engine) openNetworks(ctx context.Context) (*network.Store, error) {
 		opts.Subnet = subnet
 	}
 	return network.Open(ctx, opts)
+}
+
+// networkOptions is where the network part keeps its things.
+func (c Config) networkOptions() network.Options {
+	return network.Options{
+		StateDir: filepath.Join(c.StateRoot, "network"), RunDir: filepath.Join(c.RunRoot, "network"),
+		NetnsDir: filepath.Join(c.RunRoot, "netns"), BridgeLink: c.BridgeName, Logger: c.Logger,
+	}
 }
 
 // netnsPath is where the network part pins a container's namespace.

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"github.com/berth-containers/berth/engine"
@@ -98,7 +99,7 @@ func (s *Server) containerWait(w *response, r *request) error {
 	}
 	exit, ok := <-exits
 	if !ok {
-		return errNoExit
+		return errors.Join(ctx.Err(), errNoExit)
 	}
 	return json.NewEncoder(w).Encode(exit)
 }

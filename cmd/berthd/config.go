@@ -70,6 +70,7 @@ const (
 	runDaemon action = iota
 	showVersion
 	checkOnly
+	purgeAll
 )
 
 // defaults is the configuration without file and flags.
@@ -116,6 +117,7 @@ type flags struct {
 	set            *pflag.FlagSet
 	file           string
 	version, check bool
+	purge          bool
 }
 
 func newFlags(cfg *config, help io.Writer) *flags {
@@ -146,6 +148,7 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringArrayVar(&cfg.Labels, "label", cfg.Labels, "`key=value` shown by berth info (repeatable)")
 	set.BoolVar(&cfg.auto, "auto", false, "started in the background by berth: it is no error when another daemon serves the run root already")
 	set.BoolVar(&f.check, "check", false, "check the configuration and exit")
+	set.BoolVar(&f.purge, "purge", false, "end all containers, remove everything Berth has on this host (images and volumes, too) and exit")
 	set.BoolVarP(&f.version, "version", "v", false, "show the version and exit")
 	return f
 }
@@ -157,6 +160,8 @@ func (f *flags) action() action {
 		return showVersion
 	case f.check:
 		return checkOnly
+	case f.purge:
+		return purgeAll
 	}
 	return runDaemon
 }

@@ -59,7 +59,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "configuration is valid")
 		return exitOK
 	}
-	err = serve(cfg)
+	if act == purgeAll {
+		err = purge(cfg)
+	} else {
+		err = serve(cfg)
+	}
 	if errors.Is(err, errRunning) && cfg.auto {
 		err = nil // somebody else was faster: what was wanted is there
 	}
@@ -81,8 +85,8 @@ func report(w io.Writer, err error) {
 // serve builds the daemon's parts in order, runs until a signal and takes them
 // down in reverse.
 func serve(cfg *config) (err error) {
-	if os.Geteuid() != 0 {
-		return errdefs.WithHint(errdefs.As(errdefs.ErrPermission, errors.New("must run as root")), "start it with sudo, or enable berthd.service")
+	if err := requireRoot(); err != nil {
+		return err
 	}
 	notify := takeNotifySocket()
 
@@ -139,6 +143,30 @@ func serve(cfg *config) (err error) {
 	release() // a second signal kills
 	logger.Info("stopping")
 	return errors.Join(err, notify.send("STOPPING=1"), shutDown(api))
+}
+
+// requireRoot says what is missing before something fails for the lack of it.
+func requireRoot() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return errdefs.WithHint(errdefs.As(errdefs.ErrPermission, errors.New("must run as root")), "start it with sudo, or enable berthd.service")
+}
+
+// purge removes all that Berth has on this host. It takes the daemon's locks:
+// where one runs nothing is removed.
+func purge(cfg *config) (err error) {
+	if err := requireRoot(); err != nil {
+		return err
+	}
+	locks, err := lockRoots(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, locks.release()) }()
+	stop, release := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer release()
+	return engine.Purge(stop, cfg.engine(version, "", "", newLogger(cfg, os.Stderr)))
 }
 
 // serveUntil answers requests on the listeners until ctx ends or one fails.

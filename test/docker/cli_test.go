@@ -94,9 +94,6 @@ func testRun(t *testing.T, d *daemon) {
 	if r := run("busybox", "/etc/plain"); r.code != 126 {
 		t.Errorf("not executable: %v", r)
 	}
-	if r := run("busybox", "sh", "-c", "kill -TERM $$; sleep 100 & wait"); r.code != 0 && r.code != 143 {
-		t.Errorf("signal: %v", r)
-	}
 	host := t.TempDir()
 	if err := os.WriteFile(filepath.Join(host, "note"), []byte("from the host\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -364,7 +361,7 @@ func testRegistry(t *testing.T, d *daemon) {
 	expect(t, "run", d.ok(t, "run", "--rm", "--network", "none", name, "echo", "pulled"), "pulled")
 	digest := d.ok(t, "image", "inspect", "-f", "{{index .RepoDigests 0}}", name)
 	expect(t, "quiet pull by digest", d.ok(t, "pull", "-q", digest), digest)
-	d.fails(t, 1, "not found", "pull", address+"/fleet/none:v1")
+	d.fails(t, 1, "no such image", "pull", address+"/fleet/none:v1")
 	d.ok(t, "rmi", "-f", name)
 	d.docker(t, "rmi", "-f", digest)
 	d.fails(t, 1, "127.0.0.1:1", "pull", "127.0.0.1:1/a/b")
@@ -448,7 +445,7 @@ func testErrors(t *testing.T, d *daemon) {
 	id := d.run(t, "--name", "taken", "busybox", "sleep", "1000")
 	d.fails(t, 125, "taken", "run", "--name", "taken", "--network", "none", "busybox", "true")
 	d.fails(t, 1, "running", "rm", id)
-	d.fails(t, 1, "is in use", "rmi", "busybox")
+	d.fails(t, 1, "remove image busybox: container", "rmi", "busybox")
 	d.fails(t, 125, "memory", "run", "--network", "none", "-m", "1k", "busybox", "true")
 	d.fails(t, 1, "not supported by this version of Berth", "volume", "create", "v")
 	d.fails(t, 1, "not supported by this version of Berth", "network", "create", "n")

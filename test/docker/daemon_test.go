@@ -78,7 +78,7 @@ func requireHost(t *testing.T) {
 func (d *daemon) arguments(more ...string) []string {
 	return append([]string{
 		"--config", filepath.Join(d.dir, "none.toml"), "--run-root", d.runRoot, "--state-root", d.stateRoot,
-		"--bridge", bridge, "--bridge-subnet", subnet, "--cgroup-parent", cgroup, "--log-level", "debug",
+		"--bridge", bridge, "--bridge-subnet", subnet, "--cgroup-parent", cgroup,
 	}, more...)
 }
 
@@ -97,11 +97,11 @@ func (d *daemon) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer notify.Close()
 	d.cmd = exec.Command(filepath.Join(d.bin, "berthd"), d.arguments()...)
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
+		notify.Close()
 		t.Fatal(err)
 	}
 	d.exited = make(chan struct{})
@@ -233,7 +233,7 @@ func (d *daemon) docker(t *testing.T, args ...string) result {
 // dockerWith runs a docker command with standard input.
 func (d *daemon) dockerWith(t *testing.T, stdin io.Reader, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // t's own has ended in its cleanups
 	defer cancel()
 	cmd := d.command(ctx, args...)
 	var stdout, stderr bytes.Buffer
