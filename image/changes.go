@@ -35,7 +35,6 @@ func applyChange(config *dockerspec.DockerOCIImageConfig, word, args string) err
 	switch word {
 	case "CMD":
 		config.Cmd = command(args, config.Shell)
-		config.ArgsEscaped = false //nolint:staticcheck // a Windows field that may be in an old config
 	case "ENTRYPOINT":
 		config.Entrypoint = command(args, config.Shell)
 	case "ENV":

@@ -29,6 +29,12 @@ const maxParameter = 255
 // namespace, openat2(2) looks into it, and it goes away with its last
 // descriptor, namespace or open file. The caller closes it.
 //
+// With its last reference the kernel writes back the file system the upper
+// directory is on, whoever made it dirty: 60 to 90 ms for 150 MB of somebody
+// else's data here, and 0.1 ms for a volatile key. If that is the container's own, its
+// exit waits for it; keep the descriptor until the container has ended and
+// close it where nobody waits.
+//
 // Have at most one mount of a key at a time: the kernel does not define what
 // two of them do to the upper directory.
 func (s *Store) MountDetached(ctx context.Context, key string) (*os.File, error) {

@@ -16,8 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/klauspost/compress/zstd"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -344,6 +348,54 @@ func TestPullWithCredentials(t *testing.T) {
 		_, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{Auth: tt.auth})
 		if tt.ok && err != nil || !tt.ok && !errors.Is(err, errdefs.ErrPermission) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestPullCompressions: layers by zstd, by nothing, and with Docker's types.
+func TestPullCompressions(t *testing.T) {
+	ctx := context.Background()
+	f := newFakeRegistry(t)
+	layer := bigLayer(t, "data", 1<<20)
+	var z bytes.Buffer
+	w, err := zstd.NewWriter(&z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(layer); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		manifest, config, layer string
+		blob                    []byte
+	}{
+		"zstd":        {ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd, z.Bytes()},
+		"plain":       {ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer, layer},
+		"docker gzip": {images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2Config, images.MediaTypeDockerSchema2LayerGzip, gzipped(t, layer)},
+	} {
+		config := dockerspec.DockerOCIImage{}
+		config.Platform = here()
+		config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}}
+		m := ocispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: tt.manifest,
+			Config: f.blob(tt.config, marshal(t, config)), Layers: []ocispec.Descriptor{f.blob(tt.layer, tt.blob)},
+		}
+		f.manifest("v1", tt.manifest, marshal(t, m), here())
+		s := openTest(t)
+		img, err := s.Pull(ctx, f.host+"/app:v1", PullOptions{})
+		if err != nil || img.Layers[0].Digest != digest.FromBytes(tt.blob) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var out bytes.Buffer
+		if err := s.Save(ctx, []string{img.ID.String()}, &out); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := openTest(t).Load(ctx, &out, nil); err != nil {
+			t.Errorf("%s: load what was saved: %v", name, err)
 		}
 	}
 }

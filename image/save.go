@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images/archive"
@@ -88,5 +89,6 @@ func (st catalogueState) repositoryTags(ref string) []string {
 			tags = append(tags, n)
 		}
 	}
+	slices.Sort(tags)
 	return tags
 }

@@ -47,9 +47,10 @@ func (s *Store) Prepare(ctx context.Context, key string, img *Image) error {
 }
 
 // PrepareVolatile is Prepare for a container whose files are thrown away with
-// it (`run --rm`): overlayfs neither honours fsync in it nor writes its file
-// system back when it is unmounted, which on a busy disk is most of the time
-// that ending a container takes. After a power loss its content is undefined.
+// it (`run --rm`): overlayfs neither honours fsync in it nor writes the file
+// system back when it is unmounted (see [Store.MountDetached]), which on a busy
+// disk is most of the time that ending a container takes. After a power loss its
+// content is undefined.
 func (s *Store) PrepareVolatile(ctx context.Context, key string, img *Image) error {
 	return s.prepare(ctx, key, snapshotRecord{Image: img.ID, Chain: img.ChainID, Volatile: true})
 }
