@@ -180,7 +180,12 @@ func (m *member) line() string {
 
 func (m *member) expect(want string) {
 	m.t.Helper()
-	if got := m.line(); got != want {
+	got := m.line()
+	if got == "" {
+		ws := m.wait()
+		m.t.Fatalf("process in the group ended (%d, signal %v) without a word, want %q", ws.ExitStatus(), ws.Signal(), want)
+	}
+	if got != want {
 		m.t.Fatalf("process in the group said %q, want %q", got, want)
 	}
 }
@@ -266,6 +271,10 @@ func TestOOMWatchEndsWithGroup(t *testing.T) {
 	}
 	told := make(chan error, 1)
 	go func() { told <- w.Wait() }()
+	m := join(t, g, "wait")
+	m.expect("ready")
+	m.in.Close()
+	m.wait()
 	if err := g.Destroy(); err != nil {
 		t.Fatal(err)
 	}
@@ -478,6 +487,44 @@ func TestCreateConflictAndReuse(t *testing.T) {
 	}
 	if _, err := Create(g.Path(), nil); !errors.Is(err, errdefs.ErrConflict) {
 		t.Errorf("create a frozen group: %v, want a conflict", err)
+	}
+}
+
+// TestManyAtOnce makes and removes groups side by side, the shared parent included.
+func TestManyAtOnce(t *testing.T) {
+	needRoot(t)
+	parent := testRoot + "/" + t.Name()
+	errs := make(chan error)
+	const many = 20
+	for i := range many {
+		go func() {
+			g, err := Create(fmt.Sprintf("%s/%d", parent, i), usual())
+			if err == nil {
+				err = g.Destroy()
+			}
+			errs <- err
+		}()
+	}
+	for range many {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := RemoveEmpty(parent); err != nil {
+		t.Error(err)
+	}
+	if err := RemoveEmpty(parent); err != nil {
+		t.Errorf("second RemoveEmpty: %v", err)
+	}
+}
+
+func TestRemoveEmptyLeavesUsed(t *testing.T) {
+	g := newGroup(t, nil)
+	if err := RemoveEmpty(testRoot); !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("remove the parent of a group: %v, want a conflict", err)
+	}
+	if _, err := Load(g.Path()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -783,5 +830,22 @@ func TestInternalProcesses(t *testing.T) {
 	}
 	if err := inner.Destroy(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestThreadedParent: nobody can live below a threaded cgroup.
+func TestThreadedParent(t *testing.T) {
+	needUnified(t)
+	g := newGroup(t, nil)
+	threaded := g.unified().dir + "/threaded"
+	if err := os.Mkdir(threaded, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(threaded+"/cgroup.type", []byte("threaded"), 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Create(g.Path()+"/threaded/x", nil)
+	if !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(errdefs.Hint(err), "threaded") {
+		t.Errorf("create below a threaded cgroup: %v (hint %q)", err, errdefs.Hint(err))
 	}
 }

@@ -259,10 +259,16 @@ func (b *branch) ancestors() []string {
 	return dirs
 }
 
-// passOn adds the controllers to the cgroup's subtree_control: all in one write,
-// and when the kernel refuses that, which it does as a whole, one by one. It
-// returns the first refusal.
+// passOn adds the controllers, as far as the cgroup has them itself, to its
+// subtree_control: all in one write and, as the kernel refuses that as a whole,
+// one by one when a single one is at fault. Not when the cgroup has processes:
+// that would take those controllers which can split a process's threads, make it
+// a threaded one, and shut it for containers. It returns the first refusal.
 func (b *branch) passOn(controllers []string) error {
+	absent, err := b.missing(controllers)
+	if err != nil {
+		return err
+	}
 	s, err := b.read("cgroup.subtree_control")
 	if err != nil {
 		return err
@@ -270,14 +276,15 @@ func (b *branch) passOn(controllers []string) error {
 	on := strings.Fields(s)
 	var add []string
 	for _, c := range controllers {
-		if !slices.Contains(on, c) {
+		if !slices.Contains(on, c) && !slices.Contains(absent, c) {
 			add = append(add, "+"+c)
 		}
 	}
 	if len(add) == 0 {
 		return nil
 	}
-	if err := b.write("cgroup.subtree_control", strings.Join(add, " ")); err == nil || len(add) == 1 {
+	err = b.write("cgroup.subtree_control", strings.Join(add, " "))
+	if err == nil || len(add) == 1 || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
 	var first error

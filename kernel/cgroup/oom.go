@@ -50,6 +50,7 @@ type OOMWatch struct {
 	b     *branch
 	file  *os.File // v1: an eventfd; v2: an inotify instance
 	kills uint64   // v2: as last seen
+	empty int32    // v2: the watch that tells when nobody is left
 }
 
 // WatchOOM starts to watch. Whoever calls it closes the watch.
@@ -88,16 +89,24 @@ func (w *OOMWatch) openV1() error {
 	return nil
 }
 
-// openV2 watches memory.events, which the kernel modifies at each event.
+// openV2 watches memory.events, which the kernel modifies at each event, and
+// cgroup.events: the removal of a cgroup is announced nowhere, but that its last
+// process has gone is.
 func (w *OOMWatch) openV2() error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("make inotify instance: %w", err)
 	}
 	w.file = os.NewFile(uintptr(fd), "memory.events")
-	if _, err := unix.InotifyAddWatch(fd, w.b.dir+"/memory.events", unix.IN_MODIFY); err != nil {
+	_, err = unix.InotifyAddWatch(fd, w.b.dir+"/memory.events", unix.IN_MODIFY)
+	if err != nil {
 		return errors.Join(fmt.Errorf("watch memory.events: %w", err), w.file.Close())
 	}
+	empty, err := unix.InotifyAddWatch(fd, w.b.dir+"/cgroup.events", unix.IN_MODIFY)
+	if err != nil {
+		return errors.Join(fmt.Errorf("watch cgroup.events: %w", err), w.file.Close())
+	}
+	w.empty = int32(empty)
 	if w.kills, err = w.b.oomKills(); err != nil {
 		return errors.Join(err, w.file.Close())
 	}
@@ -107,36 +116,65 @@ func (w *OOMWatch) openV2() error {
 // Wait blocks until the group has run out of memory and, on v2, the kernel has
 // killed for it. On v1 the kernel tells before it kills, and tells the groups
 // below of a shortage above them too: ask [Group.OOMKills] when the process has
-// ended. Wait returns [io.EOF] when the group is removed and [os.ErrClosed] after
-// [OOMWatch.Close]. One goroutine waits at a time.
+// ended. Wait returns [io.EOF] when the last process has left the group (v2) or
+// the group is removed (v1), and [os.ErrClosed] after [OOMWatch.Close]. One
+// goroutine waits at a time.
 func (w *OOMWatch) Wait() error {
-	buf := make([]byte, 4096)
-	for {
-		n, err := w.file.Read(buf)
-		if err != nil {
-			return fmt.Errorf("wait for OOM of cgroup %s: %w", w.b.dir, err)
-		}
+	if w.b.v2 {
+		return w.waitV2()
+	}
+	var count [8]byte
+	if _, err := w.file.Read(count[:]); err != nil {
+		return fmt.Errorf("wait for OOM of cgroup %s: %w", w.b.dir, err)
+	}
+	if _, err := w.b.read("memory.oom_control"); gone(err) {
+		return io.EOF
+	}
+	return nil
+}
+
+func (w *OOMWatch) waitV2() error {
+	for left := false; ; {
 		kills, err := w.b.oomKills()
-		if gone(err) || w.b.v2 && watchIgnored(buf[:n]) {
+		switch {
+		case gone(err):
 			return io.EOF
-		}
-		if err != nil {
+		case err != nil:
 			return err
-		}
-		if !w.b.v2 {
-			return nil
-		}
-		if kills != w.kills {
+		case kills != w.kills:
 			w.kills = kills
 			return nil
+		case left:
+			return io.EOF
+		}
+		if left, err = w.await(); err != nil {
+			return err
 		}
 	}
 }
 
-// watchIgnored tells whether the inotify events say that the file is gone.
-func watchIgnored(events []byte) bool {
+// await blocks until one of the files changes. left tells whether the last process
+// has left the group.
+func (w *OOMWatch) await() (left bool, err error) {
+	buf := make([]byte, 1024)
+	n, err := w.file.Read(buf)
+	if err != nil {
+		return false, fmt.Errorf("wait for OOM of cgroup %s: %w", w.b.dir, err)
+	}
+	if !eventsOf(buf[:n], w.empty) {
+		return false, nil
+	}
+	populated, _, err := w.b.readKey("cgroup.events", "populated")
+	if gone(err) {
+		return true, nil
+	}
+	return populated == 0, err
+}
+
+// eventsOf tells whether one of the inotify events, inotify(7), is of the watch.
+func eventsOf(events []byte, watch int32) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
-		if binary.NativeEndian.Uint32(events[4:])&unix.IN_IGNORED != 0 {
+		if int32(binary.NativeEndian.Uint32(events)) == watch {
 			return true
 		}
 		name := int(binary.NativeEndian.Uint32(events[12:]))

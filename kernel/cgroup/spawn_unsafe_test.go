@@ -25,6 +25,9 @@ type cloneArgs struct {
 	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
+// aside is above every descriptor of the tests.
+const aside = 900
+
 var zero = [1]byte{'0'}
 
 // spawnIn starts this test binary in role within the group, as a container is
@@ -84,12 +87,12 @@ func forkExec(l *launch) (int, syscall.Errno) {
 		}
 	}
 	for i, fd := range l.stdio {
-		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(fd), uintptr(10+i), 0); errno != 0 {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(fd), uintptr(aside+i), 0); errno != 0 {
 			goto fail
 		}
 	}
 	for i := range l.stdio {
-		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(10+i), uintptr(i), 0); errno != 0 {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(aside+i), uintptr(i), 0); errno != 0 {
 			goto fail
 		}
 	}
