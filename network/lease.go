@@ -155,7 +155,7 @@ func (s *Store) drop(l *lease) error {
 
 // depart ends the lease of a container whose link is still there. Its address
 // stays taken until the link is gone, which is looked up when somebody wants the
-// address, or, for the longest departed, now.
+// address and, for a few others, now.
 func (s *Store) depart(l *lease) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,10 +164,11 @@ func (s *Store) depart(l *lease) error {
 	}
 	for range min(2, len(s.departed)) { // more than come in, so the queue stays short
 		first := s.departed[0]
-		if index, err := s.route.index(first.HostLink); err != nil || index != 0 {
-			break
-		}
 		s.departed = s.departed[1:]
+		if index, err := s.route.index(first.HostLink); err != nil || index != 0 {
+			s.departed = append(s.departed, first)
+			continue
+		}
 		delete(s.used, first.IP)
 	}
 	s.departed = append(s.departed, l)

@@ -25,7 +25,9 @@ type PortBinding struct {
 }
 
 // everywhere says that the port is published on every address of the host.
-func (b PortBinding) everywhere() bool { return !b.HostIP.IsValid() || b.HostIP.IsUnspecified() }
+func (b PortBinding) everywhere() bool {
+	return !b.HostIP.IsValid() || b.HostIP.Unmap() == netip.IPv4Unspecified()
+}
 
 // String returns the host's side, as 0.0.0.0:8080/tcp.
 func (b PortBinding) String() string {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -132,4 +133,44 @@ func sendLoopbackTo(r *rig, ns, gateway string) {
 		return netlink.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: net.ParseIP(gateway),
 			Dst: &net.IPNet{IP: net.IPv4(127, 0, 0, 1), Mask: net.CIDRMask(32, 32)}})
 	})
+}
+
+// TestLoopbackSourceIsDropped: a packet from a container must not look as if the
+// host's loopback had sent it, even where the host accepts its own addresses as
+// source (accept_local), as load balancers configure it.
+func TestLoopbackSourceIsDropped(t *testing.T) {
+	r := newRig(t)
+	a, ns := r.container("c")
+	if err := writeSysctl("net/ipv4/conf/"+r.opts.BridgeLink+"/accept_local", "1"); err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp4", ":9001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	r.in(ns, func() error {
+		if err := writeSysctl("net/ipv4/conf/eth0/route_localnet", "1"); err != nil {
+			return err
+		}
+		for _, source := range []string{"127.0.0.1", a.IP.String()} {
+			d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(source)}}
+			c, err := d.Dial("udp4", a.Gateway.String()+":9001")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if _, err := c.Write([]byte("?")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := pc.SetReadDeadline(time.Now().Add(reach)); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := pc.ReadFrom(make([]byte, 8))
+	if err != nil || hostOf(from) != a.IP.String() {
+		t.Errorf("first packet from %v, %v", from, err)
+	}
 }
