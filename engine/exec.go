@@ -177,6 +177,7 @@ func (e *Engine) runExec(ctx context.Context, c *ctr, rec *record, x *execution,
 		if err != nil {
 			return nil, err
 		}
+		s.ended = x.done
 		s.onDetach = func() {
 			e.emitContainer(c.snapshot(), events.ActionExecDetach, map[string]string{"execID": x.ID})
 		}

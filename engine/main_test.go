@@ -20,6 +20,7 @@ import (
 	"github.com/berth-containers/berth/keeper"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/berth-containers/berth/network"
+	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
@@ -184,15 +185,15 @@ func (te *testEngine) end() {
 	if err := te.Close(); err != nil {
 		t.Errorf("close engine: %v", err)
 	}
-	endKeeper(t, pid)
+	terminateKeeper(t, pid)
 	te.checkNothingLeft()
 	if err := os.RemoveAll(te.dir); err != nil {
 		t.Errorf("remove test directory: %v", err)
 	}
 }
 
-// endKeeper ends a keeper and waits for it by pidfd.
-func endKeeper(t testing.TB, pid int) {
+// terminateKeeper ends a keeper and waits for it by pidfd.
+func terminateKeeper(t testing.TB, pid int) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Errorf("open keeper: %v", err)
@@ -374,4 +375,38 @@ func (te *testEngine) output(req *container.CreateRequest) (stdout string, code 
 		te.t.Fatalf("remove: %v", err)
 	}
 	return out, code
+}
+
+// exec runs a command in a container and returns its output and exit code.
+func (te *testEngine) exec(id string, cmd ...string) (stdout string, code int) {
+	te.t.Helper()
+	return te.execRequest(id, &container.ExecCreateRequest{Cmd: cmd, AttachStdout: true, AttachStderr: true})
+}
+
+func (te *testEngine) execRequest(id string, req *container.ExecCreateRequest) (output string, code int) {
+	te.t.Helper()
+	ctx := te.t.Context()
+	x, err := te.ExecCreate(ctx, id, req)
+	if err != nil {
+		te.t.Fatalf("exec create: %v", err)
+	}
+	s, err := te.ExecStart(ctx, x, ExecStartOptions{})
+	if err != nil {
+		te.t.Fatalf("exec start: %v", err)
+	}
+	defer s.Close()
+	var out bytes.Buffer
+	if s.TTY() {
+		_, err = io.Copy(&out, s)
+	} else {
+		_, err = stdcopy.StdCopy(&out, &out, s)
+	}
+	if err != nil {
+		te.t.Fatalf("read exec: %v", err)
+	}
+	resp, err := te.ExecInspect(ctx, x)
+	if err != nil || resp.ExitCode == nil {
+		te.t.Fatalf("exec inspect: %+v, %v", resp, err)
+	}
+	return out.String(), *resp.ExitCode
 }

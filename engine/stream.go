@@ -21,6 +21,12 @@ type stream struct {
 	// onDetach is called when the keys were typed.
 	onDetach func()
 	replay   io.Reader // read before the stream; nil: nothing
+	// ended, when not nil, is closed once the end of the process is on record.
+	// Read's EOF waits for it: who has read all asks for the exit code next.
+	ended <-chan struct{}
+
+	closeOnce sync.Once
+	closed    chan struct{}
 }
 
 // TTY says that the process has a terminal.
@@ -60,9 +66,21 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	n, err := s.Stream.Read(p)
 	if err != nil && s.detach != nil && s.detach.done() {
-		err = io.EOF
+		return n, io.EOF
+	}
+	if errors.Is(err, io.EOF) && s.ended != nil {
+		select {
+		case <-s.ended:
+		case <-s.closed:
+		}
 	}
 	return n, err
+}
+
+// Close detaches.
+func (s *stream) Close() error {
+	s.closeOnce.Do(func() { close(s.closed) })
+	return s.Stream.Close()
 }
 
 // detachScanner finds the detach keys in a terminal's input.
@@ -135,7 +153,7 @@ func keyByte(name string) (byte, bool) {
 
 // openStream attaches to a process at the keeper.
 func (e *Engine) openStream(ctx context.Context, id, execID string, tty bool, o keeper.AttachOptions, detachKeys string) (*stream, error) {
-	s := &stream{tty: tty, onDetach: func() {}}
+	s := &stream{tty: tty, onDetach: func() {}, closed: make(chan struct{})}
 	if tty && o.Stdin || detachKeys != "" {
 		d, err := newDetachScanner(detachKeys)
 		if err != nil {
