@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -290,3 +291,5 @@ func TestCheckLogConfig(t *testing.T) {
 		}
 	}
 }
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/sys/user"
@@ -54,6 +55,7 @@ func lookupUser(name string, groupAdd []string, passwd, group io.ReadSeeker) (pr
 		if err != nil {
 			return processUser{}, errdefs.As(errdefs.ErrInvalid, err)
 		}
+		slices.Sort(more) // they come in the order of a map
 		ids = append(ids, more...)
 	}
 	u := processUser{home: found.Home, User: specs.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}}
