@@ -18,15 +18,22 @@ import (
 // clientAPI is the newest Docker Engine API the command knows the words of.
 const clientAPI = "1.56"
 
-// clientVersion describes this binary from what the linker knows of it.
+// version is the build's version, set by the linker (-X with this package's
+// path); empty means what the Go toolchain knows.
+var version string
+
+// clientVersion describes this binary.
 func clientVersion() render.ClientVersion {
 	v := render.ClientVersion{Version: "devel", APIVersion: clientAPI, GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
+	if ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		v.Version = info.Main.Version
+	}
+	if version != "" {
+		v.Version = version
+	}
 	if !ok {
 		return v
-	}
-	if info.Main.Version != "" && info.Main.Version != "(devel)" {
-		v.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
