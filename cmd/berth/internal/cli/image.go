@@ -198,8 +198,7 @@ func newImport(a *app) *cobra.Command {
 	cmd := verb("import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Import the contents from a tarball to create a filesystem image", 1, 2,
 		func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				ref := imageref.Parse(args[1])
-				opt.Repo, opt.Tag = ref.Repo, ref.Tag
+				opt.Ref = args[1]
 			}
 			opt.Changes = changes
 			return a.importImage(cmd.Context(), opt, args[0])
@@ -306,12 +305,16 @@ func newHistory(a *app) *cobra.Command {
 		if quiet && render.IsTable(format) {
 			format = "{{.ID}}"
 		}
+		table := render.HistoryTable
+		if !human {
+			table = render.HistoryTimeTable
+		}
 		now := time.Now()
 		rows := make([]render.History, len(list))
 		for i := range list {
 			rows[i] = render.NewHistory(&list[i], !noTrunc, human, now)
 		}
-		return render.Rows(a.out, format, render.HistoryTable, render.HistoryHeader(), rows)
+		return render.Rows(a.out, format, table, render.HistoryHeader(), rows)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&human, "human", "H", true, "Print sizes and dates in human readable format")

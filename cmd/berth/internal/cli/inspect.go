@@ -100,7 +100,7 @@ func (a *app) inspect(ctx context.Context, i *inspection, refs []string) error {
 	var errs []error
 	for _, ref := range refs {
 		raw, kind, err := find(ctx, c, kinds, ref)
-		if err == nil && i.format != "" {
+		if err == nil && i.format != "" && !render.IsJSON(i.format) {
 			err = a.printObject(i.format, raw, kind.typ())
 		}
 		if err != nil && !repeated(errs, err) {
@@ -109,8 +109,8 @@ func (a *app) inspect(ctx context.Context, i *inspection, refs []string) error {
 			found = append(found, raw)
 		}
 	}
-	if i.format == "" {
-		errs = append(errs, a.printObjects(found))
+	if i.format == "" || render.IsJSON(i.format) {
+		errs = append(errs, a.printObjects(found, render.IsJSON(i.format)))
 	}
 	return errors.Join(errs...)
 }
@@ -126,21 +126,26 @@ func find(ctx context.Context, c *client.Client, kinds []kindOf, ref string) (js
 	return nil, kindOf{}, fmt.Errorf("no such object: %s", ref)
 }
 
-// printObjects prints a JSON list, also an empty one.
-func (a *app) printObjects(all []json.RawMessage) error {
-	if all == nil {
-		all = []json.RawMessage{}
+// printObjects prints a JSON list, also an empty one; compact on one line.
+func (a *app) printObjects(all []json.RawMessage, compact bool) error {
+	var list, out bytes.Buffer
+	list.WriteByte('[')
+	for i, raw := range all {
+		if i > 0 {
+			list.WriteByte(',')
+		}
+		list.Write(raw)
 	}
-	text, err := json.Marshal(all)
-	if err != nil {
+	list.WriteByte(']')
+	layout := func() error { return json.Indent(&out, list.Bytes(), "", "    ") }
+	if compact {
+		layout = func() error { return json.Compact(&out, list.Bytes()) }
+	}
+	if err := layout(); err != nil {
 		return err
 	}
-	var b bytes.Buffer
-	if err := json.Indent(&b, text, "", "    "); err != nil {
-		return err
-	}
-	b.WriteByte('\n')
-	_, err = a.out.Write(b.Bytes())
+	out.WriteByte('\n')
+	_, err := a.out.Write(out.Bytes())
 	return err
 }
 

@@ -105,9 +105,7 @@ func firstWord(args []string) string {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := &usageError{message: fmt.Sprintf("unknown command: %s %s", cmd.CommandPath(), name), command: cmd.CommandPath()}
-	if cmd.SuggestionsMinimumDistance <= 0 {
-		cmd.SuggestionsMinimumDistance = 2
-	}
+	cmd.SuggestionsMinimumDistance = min(2, len(name)/3) // of a short word nearly all is left to a guess
 	if similar := cmd.SuggestionsFor(name); len(similar) > 0 {
 		return &hinted{error: err, hint: "did you mean " + strings.Join(similar, " or ") + "?"}
 	}

@@ -51,7 +51,7 @@ func newCreate(a *app) *cobra.Command {
 			}
 			id, err := a.create(cmd.Context(), &c, req)
 			if err != nil {
-				return withStatus(125, err)
+				return err
 			}
 			_, err = fmt.Fprintln(a.out, id)
 			return err
@@ -221,7 +221,7 @@ func (a *app) run(ctx context.Context, r *running, fs *pflag.FlagSet, args []str
 		}
 		req.AttachStdin, req.AttachStdout, req.AttachStderr, req.StdinOnce = false, false, false, false
 	} else if err := a.checkTTY(req.AttachStdin, req.Tty); err != nil {
-		return withStatus(125, err)
+		return err
 	}
 	if req.Tty {
 		req.HostConfig.ConsoleSize[0], req.HostConfig.ConsoleSize[1] = terminal.Size(a.out)

@@ -190,7 +190,17 @@ func (p *Pending) write() error {
 	}
 	if p.req.Stream != nil {
 		p.sent = make(chan error, 1)
-		go func() { p.sent <- p.writeStream(w) }()
+		source := &sourceReader{r: p.req.Stream}
+		p.req.Stream = source
+		go func() {
+			err := p.writeStream(w)
+			p.sent <- err
+			if source.err != nil || errors.Is(err, io.ErrUnexpectedEOF) {
+				// The engine waits for what will not come. When it was the
+				// connection that failed an answer may still be on its way.
+				p.conn.Close()
+			}
+		}()
 	}
 	return nil
 }
@@ -218,6 +228,20 @@ func (p *Pending) writeHead(w *bufio.Writer, length int) {
 		w.WriteString("Content-Length: 0\r\n")
 	}
 	w.WriteString("\r\n")
+}
+
+// sourceReader remembers the error that reading ended with.
+type sourceReader struct {
+	r   io.Reader
+	err error
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
 }
 
 func (p *Pending) writeStream(w *bufio.Writer) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/url"
+	"strings"
 
 	"github.com/moby/moby/api/types/image"
 )
@@ -86,8 +87,8 @@ type ImportOptions struct {
 	// Source is a URL the engine fetches; empty sends Data.
 	Source string
 	Data   io.Reader
-	// Repo and Tag name the image; empty leaves it without a name.
-	Repo, Tag, Platform, Message string
+	// Ref names the image; empty leaves it without a name.
+	Ref, Platform, Message string
 	// Changes are Dockerfile instructions.
 	Changes []string
 }
@@ -101,8 +102,7 @@ func (c *Client) ImageImport(ctx context.Context, opt ImportOptions) (io.ReadClo
 		req.Stream, req.Length = opt.Data, -1
 	}
 	req.Query = url.Values{"fromSrc": {opt.Source}}
-	setText(req.Query, "repo", opt.Repo)
-	setText(req.Query, "tag", opt.Tag)
+	setText(req.Query, "repo", opt.Ref)
 	setText(req.Query, "platform", opt.Platform)
 	setText(req.Query, "message", opt.Message)
 	for _, change := range opt.Changes {
@@ -116,15 +116,29 @@ func (c *Client) ImageImport(ctx context.Context, opt ImportOptions) (io.ReadClo
 func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, length int64, quiet bool, platform string) (io.ReadCloser, error) {
 	q := url.Values{"quiet": {"0"}}
 	setTrue(q, "quiet", quiet)
-	setText(q, "platform", platform)
+	setPlatform(q, platform)
 	return c.progress(ctx, Request{Method: "POST", Path: "/images/load", Query: q, Stream: archive, Length: length})
 }
 
 // ImageSave writes images as an archive.
 func (c *Client) ImageSave(ctx context.Context, refs []string, platform string) (io.ReadCloser, error) {
 	q := url.Values{"names": refs}
-	setText(q, "platform", platform)
+	setPlatform(q, platform)
 	return c.progress(ctx, Request{Method: "GET", Path: "/images/get", Query: q})
+}
+
+// setPlatform sets a platform, OS[/ARCH[/VARIANT]], as the requests about
+// archives want it: in JSON.
+func setPlatform(q url.Values, text string) {
+	if text == "" {
+		return
+	}
+	p := map[string]string{}
+	for i, part := range strings.SplitN(text, "/", 3) {
+		p[[...]string{"os", "architecture", "variant"}[i]] = part
+	}
+	value, _ := json.Marshal(p) // a map of strings cannot fail
+	q.Set("platform", string(value))
 }
 
 func (c *Client) progress(ctx context.Context, req Request) (io.ReadCloser, error) {

@@ -26,7 +26,9 @@ func (c *Client) NetworkList(ctx context.Context, f Filters) ([]network.Summary,
 // NetworkInspect describes a network, raw as the engine tells it.
 func (c *Client) NetworkInspect(ctx context.Context, ref string, verbose bool) (json.RawMessage, error) {
 	q := url.Values{}
-	setTrue(q, "verbose", verbose)
+	if verbose {
+		q.Set("verbose", "true")
+	}
 	var out json.RawMessage
 	err := c.call(ctx, Request{Method: "GET", Path: "/networks/" + ref, Query: q}, &out)
 	return out, err

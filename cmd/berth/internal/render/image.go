@@ -16,6 +16,7 @@ const (
 	ImageTable       = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 	ImageDigestTable = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 	HistoryTable     = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
+	HistoryTimeTable = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
 )
 
 // ImageHeader has the headings of [Image].
@@ -91,7 +92,7 @@ func newImage(s *image.Summary, trunc bool, now time.Time) Image {
 	i := Image{
 		ID: s.ID, CreatedAt: created.String(), CreatedSince: Since(created, now),
 		Size:        units.HumanSizeWithPrecision(float64(s.Size), 3),
-		VirtualSize: units.HumanSizeWithPrecision(float64(s.Size), 3),
+		VirtualSize: units.HumanSize(float64(s.Size)),
 		Containers:  "N/A", SharedSize: "N/A", UniqueSize: "N/A",
 	}
 	if trunc {

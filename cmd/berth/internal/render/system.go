@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
 
 	"github.com/berth-containers/berth/cmd/berth/internal/client"
 )
@@ -255,6 +256,11 @@ func NewDiskUsage(u *client.DiskUsage) []DiskUsage {
 	}
 	if v := u.VolumeUsage; v != nil {
 		lines = append(lines, newDiskUsage("Local Volumes", v.TotalCount, v.ActiveCount, v.TotalSize, v.Reclaimable))
+	} else if u.Volumes != nil {
+		lines = append(lines, oldVolumeUsage(u.Volumes))
+	}
+	if c := u.BuildCacheUsage; c != nil {
+		lines = append(lines, newDiskUsage("Build Cache", c.TotalCount, c.ActiveCount, c.TotalSize, c.Reclaimable))
 	}
 	return lines
 }
@@ -286,6 +292,22 @@ func oldContainerUsage(list []container.Summary) DiskUsage {
 		}
 	}
 	return newDiskUsage("Containers", int64(len(list)), active, size, reclaimable)
+}
+
+func oldVolumeUsage(list []volume.Volume) DiskUsage {
+	var active, size, reclaimable int64
+	for _, v := range list {
+		if v.UsageData == nil || v.UsageData.Size < 0 {
+			continue
+		}
+		size += v.UsageData.Size
+		if v.UsageData.RefCount > 0 {
+			active++
+		} else {
+			reclaimable += v.UsageData.Size
+		}
+	}
+	return newDiskUsage("Local Volumes", int64(len(list)), active, size, reclaimable)
 }
 
 // DiskUsageDetails are the single things of berth system df -v.

@@ -18,11 +18,8 @@ type Header map[string]string
 
 // Label is the heading of a label's column ({{.Label "a.b.c"}}): its last part.
 func (Header) Label(name string) string {
-	parts := strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(".-_/", r) })
-	if len(parts) == 0 {
-		return ""
-	}
-	return strings.ToUpper(parts[len(parts)-1])
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return strings.NewReplacer("-", " ", "_", " ").Replace(last)
 }
 
 // Rows prints rows in a format as --format takes it: empty or "table" for the
@@ -33,6 +30,12 @@ func Rows[T any](w io.Writer, format, def string, header Header, rows []T) error
 	tmpl, err := parse(text)
 	if err != nil {
 		return err
+	}
+	if len(rows) == 0 { // a mistake in the template is one without rows as well
+		var zero T
+		if err := execute(io.Discard, tmpl, zero); err != nil {
+			return err
+		}
 	}
 	if !table {
 		var b bytes.Buffer
