@@ -158,17 +158,18 @@ func readHostChanges(runDir string) (hostChanges, error) {
 // enableForwarding lets the host route between its links, which it then does
 // for all of them.
 func (s *Store) enableForwarding() error {
-	now, err := os.ReadFile("/proc/sys/" + forwardSysctl)
-	if err != nil {
+	if on, err := forwardingIsOn(); err != nil || on {
 		return err
-	}
-	if strings.TrimSpace(string(now)) == "1" {
-		return nil
 	}
 	if err := writeJSON(hostChangesPath(s.opts.RunDir), hostChanges{EnabledForwarding: true}, false); err != nil {
 		return err
 	}
 	return writeSysctl(forwardSysctl, "1")
+}
+
+func forwardingIsOn() (bool, error) {
+	value, err := os.ReadFile("/proc/sys/" + forwardSysctl)
+	return strings.TrimSpace(string(value)) == "1", err
 }
 
 // chooseMTU returns the configured MTU or that of the default route's device,

@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetFlows removes UDP flows the kernel tracks to the lease's host ports or
-// its container. UDP has no end of connection: without this a client that went on
+// forgetFlows removes UDP flows the kernel tracks to the lease's host ports. UDP has no end of connection: without this a client that went on
 // sending would keep the translation, or the lack of one, from before.
 func (s *Store) forgetFlows(l *lease) error {
-	f := staleFlows{container: l.IP, ports: map[uint16]bool{}, host: map[netip.Addr]bool{}}
+	f := staleFlows{ports: map[uint16]bool{}, host: map[netip.Addr]bool{}}
 	for _, b := range l.Ports {
 		if b.Proto == "udp" {
 			f.ports[b.HostPort] = true
@@ -44,11 +43,10 @@ func (s *Store) forgetFlows(l *lease) error {
 	return nil
 }
 
-// staleFlows matches UDP flows to a port of the host or from a container.
+// staleFlows matches UDP flows to ports of the host.
 type staleFlows struct {
-	container netip.Addr
-	host      map[netip.Addr]bool // the host's own addresses
-	ports     map[uint16]bool
+	host  map[netip.Addr]bool // the host's own addresses
+	ports map[uint16]bool
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -57,9 +55,5 @@ func (f staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 		return false
 	}
 	to, ok := netip.AddrFromSlice(flow.Forward.DstIP.To4())
-	if ok && f.ports[flow.Forward.DstPort] && (f.host[to] || to.IsLoopback()) {
-		return true
-	}
-	from, ok := netip.AddrFromSlice(flow.Reverse.SrcIP.To4()) // who answers
-	return ok && from == f.container
+	return ok && f.ports[flow.Forward.DstPort] && (f.host[to] || to.IsLoopback())
 }

@@ -85,7 +85,11 @@ func (s *Store) Warnings() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if changes.EnabledForwarding {
+	if on, err := forwardingIsOn(); err != nil {
+		return nil, err
+	} else if !on {
+		found = append(found, "net.ipv4.ip_forward is off: containers reach neither the outside nor are they reached from it")
+	} else if changes.EnabledForwarding {
 		found = append(found, "net.ipv4.ip_forward was switched on: this host now routes between its networks")
 	}
 	s.fw.Lock()

@@ -63,8 +63,8 @@ func (s *Store) reconcileLeases(alive map[string]bool, rep *Report) error {
 	return errs
 }
 
-// reconcileLinks removes ports of the bridge that no lease names, and finds
-// leases whose link is no port of it.
+// reconcileLinks removes ports of the bridge that no lease names, and puts links of
+// leases that are no port of it back, where they exist.
 func (s *Store) reconcileLinks(rep *Report) error {
 	links, err := s.query.LinkList()
 	if err != nil {
@@ -76,20 +76,38 @@ func (s *Store) reconcileLinks(rep *Report) error {
 			ports[l.Attrs().Name] = true
 		}
 	}
+	var lost []*lease
 	s.mu.Lock()
-	for id, l := range s.leases {
+	for _, l := range s.leases {
 		if !ports[l.HostLink] {
-			rep.Broken = append(rep.Broken, id)
+			lost = append(lost, l)
 		}
 		delete(ports, l.HostLink)
 	}
 	s.mu.Unlock()
 	var errs error
+	for _, l := range lost {
+		found, err := s.reattach(l)
+		errs = errors.Join(errs, err)
+		if !found {
+			rep.Broken = append(rep.Broken, l.ContainerID)
+		}
+	}
 	for name := range ports {
 		rep.Links = append(rep.Links, name)
 		errs = errors.Join(errs, s.route.deleteLink(name))
 	}
 	return errs
+}
+
+// reattach puts a link back on the bridge, which was deleted and made anew. It
+// reports whether there is such a link.
+func (s *Store) reattach(l *lease) (bool, error) {
+	index, err := s.route.index(l.HostLink)
+	if err != nil || index == 0 {
+		return false, err
+	}
+	return true, s.route.setMaster(l.HostLink, s.bridge.index)
 }
 
 // isOurPort tells our links from those an administrator put on the bridge.

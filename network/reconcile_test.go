@@ -77,6 +77,25 @@ func TestReconcileAfterKill(t *testing.T) {
 	r.wantNoAnswer(r.outside, "tcp", hostAddr+":8001")
 }
 
+// TestReconcileAfterBridgeWasDeleted: the links of those who live are put back.
+func TestReconcileAfterBridgeWasDeleted(t *testing.T) {
+	r := newRig(t)
+	_, ns := r.container("a", PortBinding{ContainerPort: 80, HostPort: 8001})
+	r.serve(ns, "tcp", ":80", "a")
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: r.opts.BridgeLink}}); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, r.opts)
+	rep, err := s.Reconcile(context.Background(), []string{"a", "outside"})
+	if err != nil || len(rep.Broken)+len(rep.Links)+len(rep.Leases) != 0 {
+		t.Errorf("report %+v, %v", rep, err)
+	}
+	r.wantAnswer(r.outside, "tcp", hostAddr+":8001", "a "+outsideAddr)
+}
+
 // addForeignPort puts a pair of an administrator on the bridge.
 func addForeignPort(t *testing.T, bridge string) {
 	t.Helper()

@@ -118,6 +118,16 @@ func hairpin(on bool) *nl.RtAttr {
 	return info
 }
 
+// setMaster makes a link a port of the bridge.
+func (r *routeSocket) setMaster(name string, bridge int) error {
+	_, err := r.do(unix.RTM_NEWLINK, unix.NLM_F_ACK, linkMessage(0, false), nameAttr(name),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	if err != nil {
+		return fmt.Errorf("put %s on the bridge: %w", name, err)
+	}
+	return nil
+}
+
 // deleteLink removes a link and its peer; a link that is gone is no error.
 func (r *routeSocket) deleteLink(name string) error {
 	_, err := r.do(unix.RTM_DELLINK, unix.NLM_F_ACK, linkMessage(0, false), nameAttr(name))
