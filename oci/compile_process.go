@@ -3,6 +3,7 @@ package oci
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"path"
 	"strings"
 
@@ -37,7 +38,7 @@ func (c *compiler) process(pr *specs.Process) error {
 	if pr.User.Umask != nil {
 		umask = int(*pr.User.Umask & 0o777)
 	}
-	c.Call("set umask", p.Umask, p.Int(umask))
+	c.Call("set umask", p.Umask, p.Flag(uint64(umask), fmt.Sprintf("%#o", umask)))
 	drop.rest(c)
 	if pr.NoNewPrivileges {
 		c.Call("set no_new_privs", p.Prctl, p.Flag(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), p.Int(1), p.Int(0), p.Int(0), p.Int(0))

@@ -1,0 +1,95 @@
+//go:build vm
+
+// Package vm runs tests of other packages on a kernel with pure cgroup v2 and
+// AppArmor: their binaries are compiled here and executed in a virtual machine.
+package vm
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// packages are those whose tests depend on the kernel's cgroup version or
+// security modules.
+var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/cgroup", "oci", "keeper"}
+
+func TestOnCgroupV2(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, err := os.MkdirTemp("", "berth-vm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	for _, p := range packages {
+		build := exec.Command("go", "test", "-c", "-o", filepath.Join(dir, strings.ReplaceAll(p, "/", "_")), "../../"+p)
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("compile the tests of %s: %v\n%s", p, err, out)
+		}
+		if err := os.CopyFS(filepath.Join(dir, "src", p), os.DirFS("../../"+p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "all"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	vmrun, err := filepath.Abs("vmrun")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	run := exec.Command(vmrun, "--timeout", "900", "--dir", dir, "--", "sh", "./all")
+	run.Stdout, run.Stderr = &out, &out
+	runErr := run.Run()
+	results(t, out.String())
+	if runErr != nil {
+		t.Errorf("%v\n%s", runErr, tail(out.String(), 100))
+	}
+}
+
+// script runs every test binary in a copy of its package's folder, on the
+// machine's own disk: shared folders hold no overlays and no owners.
+const script = `
+mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
+rc=0
+for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/cgroup oci keeper" + `; do
+	cp -r src/$p /var/lib/pkg && bin=$PWD/$(echo $p | tr / _)
+	echo "== $p"
+	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m) || rc=1
+	rm -rf /var/lib/pkg
+done
+exit $rc
+`
+
+// results repeats the outcome of each top-level test as a test of this one.
+func results(t *testing.T, out string) {
+	pkg, ran := "", 0
+	for _, line := range strings.Split(out, "\n") {
+		if name, ok := strings.CutPrefix(line, "== "); ok {
+			pkg = name
+		}
+		for verdict, report := range map[string]func(*testing.T){
+			"--- PASS: ": func(*testing.T) {},
+			"--- FAIL: ": func(t *testing.T) { t.Error("failed in the virtual machine") },
+			"--- SKIP: ": func(t *testing.T) { t.Skip("skipped in the virtual machine") },
+		} {
+			if rest, ok := strings.CutPrefix(line, verdict); ok {
+				ran++
+				t.Run(pkg+"/"+strings.Fields(rest)[0], report)
+			}
+		}
+	}
+	if ran < 20 {
+		t.Errorf("only %d tests ran", ran)
+	}
+}
+
+func tail(s string, n int) string {
+	lines := strings.Split(s, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
