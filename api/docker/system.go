@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/volume"
 )
 
@@ -36,6 +37,11 @@ func (s *Server) serverVersion(w *response, r *request) error {
 		return err
 	}
 	v.APIVersion, v.MinAPIVersion = currentVersion.String(), minimumVersion.String()
+	for _, component := range v.Components {
+		if component.Name == "Engine" { // where the docker CLI reads them
+			component.Details["ApiVersion"], component.Details["MinAPIVersion"] = v.APIVersion, v.MinAPIVersion
+		}
+	}
 	return reply(w, http.StatusOK, v)
 }
 
@@ -45,6 +51,7 @@ func (s *Server) info(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	info.Swarm.LocalNodeState = swarm.LocalNodeStateInactive
 	return reply(w, http.StatusOK, info)
 }
 

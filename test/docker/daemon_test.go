@@ -86,7 +86,13 @@ func (d *daemon) arguments(more ...string) []string {
 func (d *daemon) socket() string { return filepath.Join(d.runRoot, "berth.sock") }
 
 // start starts the daemon and returns when it says that it is ready.
-func (d *daemon) start(t *testing.T) {
+func (d *daemon) start(t *testing.T, more ...string) {
+	t.Helper()
+	d.startCommand(t, exec.Command(filepath.Join(d.bin, "berthd"), d.arguments(more...)...))
+}
+
+// startCommand starts the daemon by the given command.
+func (d *daemon) startCommand(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(d.dir, "none.toml"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -97,7 +103,7 @@ func (d *daemon) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.cmd = exec.Command(filepath.Join(d.bin, "berthd"), d.arguments()...)
+	d.cmd = cmd
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
