@@ -67,13 +67,19 @@ func checkMemory(r *container.Resources, h *hostFacts, update bool, warn func(st
 		warn("this host has no memory cgroup controller; memory limits are discarded")
 		r.Memory, r.MemorySwap, r.MemoryReservation, r.MemorySwappiness = 0, 0, 0, nil
 	}
-	if r.Memory > 0 && r.MemorySwap != -1 && !h.swapLimit {
+	if r.MemorySwap > 0 && !h.swapLimit {
 		warn("this host cannot limit swap; memory is limited without it")
+	}
+	if r.Memory > 0 && !h.swapLimit {
 		r.MemorySwap = -1
+	}
+	if r.Memory > 0 && r.MemorySwap == 0 {
+		r.MemorySwap = 2 * r.Memory // as much swap as memory, Docker's default
 	}
 	switch {
 	case r.Memory > 0 && r.MemorySwap > 0 && r.MemorySwap < r.Memory:
-		return invalidf("minimum memoryswap limit should be larger than memory limit")
+		return errdefs.WithHint(invalidf("minimum memoryswap limit should be larger than memory limit"),
+			"give --memory-swap too: memory and swap together, or -1")
 	case r.Memory == 0 && r.MemorySwap > 0 && !update:
 		return invalidf("a memoryswap limit needs a memory limit")
 	case r.MemorySwappiness != nil && (*r.MemorySwappiness < -1 || *r.MemorySwappiness > 100):

@@ -22,6 +22,7 @@ import (
 	"github.com/berth-containers/berth/network"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -410,3 +411,16 @@ func (te *testEngine) execRequest(id string, req *container.ExecCreateRequest) (
 	}
 	return out.String(), *resp.ExitCode
 }
+
+// demux reads an attached stream without a terminal to its end.
+func demux(t testing.TB, s io.Reader) string {
+	t.Helper()
+	var out bytes.Buffer
+	if _, err := stdcopy.StdCopy(&out, &out, s); err != nil {
+		t.Fatalf("read stream: %v", err)
+	}
+	return out.String()
+}
+
+// foreign is a platform this machine is not.
+func foreign() *ocispec.Platform { return &ocispec.Platform{OS: "linux", Architecture: "s390x"} }
