@@ -143,3 +143,43 @@ func BenchmarkPlace(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCreate tells what of Create is the directories, the limits, the device
+// rules; and what a device program costs where v1 has the rules.
+func BenchmarkCreate(b *testing.B) {
+	keep := newGroup(b, nil)
+	limits := usual()
+	limits.Devices = nil
+	devices := &specs.LinuxResources{Devices: usual().Devices}
+	for _, c := range []struct {
+		name string
+		res  *specs.LinuxResources
+	}{{"nothing", nil}, {"limits", limits}, {"devices", devices}} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				g, err := Create(keep.Path()+"/x", c.res)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := g.Destroy(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+	set, err := compileDevices(devices)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if u := keep.unified(); u != nil {
+		b.Run("program", func(b *testing.B) {
+			for b.Loop() {
+				if err := u.setDevicesV2(set); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

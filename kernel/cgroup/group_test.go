@@ -81,6 +81,16 @@ func play(args []string) {
 			f.Close()
 		}
 		io.Copy(io.Discard, os.Stdin)
+	case "write": // args[2] MiB to the file args[1], past the page cache
+		f, err := os.OpenFile(args[1], os.O_WRONLY|os.O_CREATE|unix.O_DIRECT, 0o600)
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		n, _ := strconv.Atoi(args[2])
+		block, _ := unix.Mmap(-1, 0, n<<20, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
+		_, err = f.Write(block)
+		fmt.Println(err, f.Close())
 	case "chain":
 		fmt.Println("ready")
 		runChain()
@@ -739,6 +749,44 @@ func TestStatsCount(t *testing.T) {
 	}
 	if s.Memory.Peak != 0 && s.Memory.Peak < 16<<20 {
 		t.Errorf("peak %d after use of 16 MiB", s.Memory.Peak)
+	}
+}
+
+func TestIOCountsAndThrottles(t *testing.T) {
+	g := newGroup(t, nil)
+	dir, err := os.MkdirTemp("/var/lib", "berth-test-") // /tmp may have no disk below
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	disk := specs.LinuxBlockIODevice{Major: int64(unix.Major(st.Dev)), Minor: int64(unix.Minor(st.Dev))}
+	if disk.Major == 0 {
+		t.Skip("/var/lib is on no block device")
+	}
+	rate := specs.LinuxThrottleDevice{LinuxBlockIODevice: disk, Rate: 1 << 30}
+	if err := g.Set(&specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleWriteBpsDevice: []specs.LinuxThrottleDevice{rate}}}); err != nil {
+		t.Fatal(err)
+	}
+	// On v1 the kernel counts for a device with a throttle only (since 6.10).
+	m := join(t, g, "write", dir+"/file", "4")
+	m.expect("<nil> <nil>")
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := s.device(fmt.Sprintf("%d:%d", disk.Major, disk.Minor)); d.WriteBytes < 4<<20 || d.WriteOps == 0 {
+		t.Errorf("after a write of 4 MiB to %v: %+v", disk, s.IO)
+	}
+	b, file, want := g.branch("blkio"), "blkio.throttle.write_bps_device", fmt.Sprintf("%d:%d 1073741824", disk.Major, disk.Minor)
+	if b == nil {
+		b, file, want = g.branch("io"), "io.max", "wbps=1073741824"
+	}
+	if got, err := b.read(file); err != nil || !strings.Contains(got, want) {
+		t.Errorf("%s is %q, want %q (%v)", file, got, want, err)
 	}
 }
 

@@ -33,6 +33,7 @@ func (c *compiler) checkSize(field string, n *int64) {
 
 // refuseMemory refuses what no supported kernel has any more.
 func (c *compiler) refuseMemory(m *specs.LinuxMemory) {
+	//lint:ignore SA1019 the field is read to refuse it, not to use it
 	if value(m.Kernel) != 0 {
 		c.unsupported("memory.kernel", "Linux has no separate limit of kernel memory since 5.16")
 	}

@@ -136,6 +136,7 @@ func TestRefused(t *testing.T) {
 		{"network.classID", u, u, specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: ptr[uint32](1)}}},
 		{"network.priorities", u, u, specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: []specs.LinuxInterfacePriority{{}}}}},
 		{"rdma", u, u, specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{"x": {}}}},
+		//lint:ignore SA1019 it is there to be refused
 		{"memory.kernel", u, u, specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: ptr[int64](1)}}},
 		{"memory.kernelTCP", u, u, specs.LinuxResources{Memory: &specs.LinuxMemory{KernelTCP: ptr[int64](1)}}},
 		{"memory.useHierarchy", u, u, specs.LinuxResources{Memory: &specs.LinuxMemory{UseHierarchy: ptr(false)}}},

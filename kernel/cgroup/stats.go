@@ -12,7 +12,8 @@ type Stats struct {
 	CPU    CPUStats
 	Memory MemoryStats
 	Pids   PidsStats
-	// IO has one entry for each block device that was used.
+	// IO has one entry for each block device that was used. On v1 since Linux
+	// 6.10 those without both a throttle and the BFQ scheduler read 0.
 	IO []IOStats
 }
 

@@ -76,19 +76,22 @@ func (b *branch) memoryStatsV1(s *Stats) (err error) {
 	return err
 }
 
-// ioStatsV1 reads the throttling layer's counters, which every device has
-// whatever its scheduler: lines "MAJOR:MINOR OPERATION NUMBER".
+// ioStatsV1 reads the counters of the BFQ scheduler and of the throttling layer:
+// lines "MAJOR:MINOR OPERATION NUMBER". A device has those of one or both, or, since
+// Linux 6.10, none as long as it has neither BFQ nor any throttle.
 func (b *branch) ioStatsV1(s *Stats) error {
 	for _, f := range []struct {
 		file  string
 		field func(*IOStats, string) *uint64
 	}{
+		{"blkio.bfq.io_service_bytes_recursive", bytesField},
 		{"blkio.throttle.io_service_bytes_recursive", bytesField},
+		{"blkio.bfq.io_serviced_recursive", opsField},
 		{"blkio.throttle.io_serviced_recursive", opsField},
 	} {
 		text, err := b.read(f.file)
-		if err != nil {
-			return b.optional(err)
+		if err := b.optional(err); err != nil {
+			return err
 		}
 		for line := range strings.Lines(text) {
 			w := strings.Fields(line)
@@ -101,7 +104,7 @@ func (b *branch) ioStatsV1(s *Stats) error {
 				return fmt.Errorf("parse %s: malformed line %q", f.file, line)
 			}
 			if to := f.field(d, w[1]); to != nil {
-				*to = n
+				*to = max(*to, n)
 			}
 		}
 	}
