@@ -168,7 +168,7 @@ func TestAttachmentIsWhatTheContainerHas(t *testing.T) {
 	if err := runIn(path, func() error { return checkInside(t, a, s.mtu) }); err != nil {
 		t.Error(err)
 	}
-	// Docker's default.
+	// Derived from the address.
 	b, err := connectAt(t, s, "b", "10.77.0.16")
 	if err != nil {
 		t.Fatal(err)

@@ -44,8 +44,8 @@ func (s *Store) chooseSubnet(had netip.Prefix) (netip.Prefix, error) {
 		"configure a bridge subnet that is free")
 }
 
-// hostPrefixes lists the IPv4 networks the host reaches or is part of, its bridge of
-// ours and the default route excepted.
+// hostPrefixes lists the IPv4 networks the host reaches or is part of, except for
+// our bridge and the default route.
 func (s *Store) hostPrefixes() ([]netip.Prefix, error) {
 	own, err := s.route.index(s.opts.BridgeLink)
 	if err != nil {
