@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -88,31 +88,27 @@ type overlayMount struct {
 // mounter makes detached overlay mounts.
 type mounter struct {
 	root string
-	// legacy is set once the kernel has said it does not know "lowerdir+"
-	// (Linux < 6.5).
-	legacy atomic.Bool
+	// legacy: overlayfs does not know "lowerdir+" (Linux < 6.5).
+	legacy bool
 }
 
 func (m *mounter) mount(o overlayMount) (*os.File, error) {
 	// overlayfs wants a lower directory, and two of them without an upper.
-	for len(o.lower) == 0 || o.upper == "" && len(o.lower) < 2 {
-		o.lower = append(append([]string{}, o.lower...), filepath.Join(m.root, "empty"))
-		if len(o.lower) > 1 && o.lower[0] == o.lower[1] {
-			o.lower[1] = filepath.Join(m.root, "mnt") // an empty one, but another
+	for _, empty := range []string{"empty", "mnt"} {
+		if len(o.lower) == 0 || o.upper == "" && len(o.lower) < 2 {
+			o.lower = append(slices.Clone(o.lower), filepath.Join(m.root, empty))
 		}
 	}
-	if !m.legacy.Load() {
-		f, err := m.mountContext(o)
-		if !errors.Is(err, errNoLowerdirAppend) {
-			return f, err
-		}
-		m.legacy.Store(true)
+	if m.legacy {
+		return m.mountPath(o)
 	}
-	return m.mountPath(o)
+	return m.mountContext(o)
 }
 
-// probe finds out whether overlayfs works here at all, and says so in words
-// where a container's start would say "invalid argument".
+// probe finds out which way of mounting the kernel knows, and if overlayfs does
+// not work here at all says so in words where a container's start would say
+// "invalid argument". It is by trying: before 6.5 fsconfig(2) takes any option,
+// and the mount fails with EINVAL, as it does for a dozen other reasons.
 func (m *mounter) probe() error {
 	dir := filepath.Join(m.root, "probe")
 	for _, d := range []string{"upper", "work"} {
@@ -120,7 +116,12 @@ func (m *mounter) probe() error {
 			return err
 		}
 	}
-	f, err := m.mount(overlayMount{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work"), volatile: true})
+	o := overlayMount{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
+	f, err := m.mount(o)
+	if errors.Is(err, unix.EINVAL) {
+		m.legacy = true
+		f, err = m.mount(o)
+	}
 	if err == nil {
 		err = f.Close()
 	} else if !errors.Is(err, unix.EPERM) {
@@ -129,8 +130,6 @@ func (m *mounter) probe() error {
 	}
 	return errors.Join(err, os.RemoveAll(dir))
 }
-
-var errNoLowerdirAppend = errors.New("overlayfs does not know lowerdir+")
 
 // mountContext builds the mount with fsopen(2), one fsconfig(2) per layer.
 func (m *mounter) mountContext(o overlayMount) (*os.File, error) {
@@ -150,11 +149,8 @@ func (m *mounter) mountContext(o overlayMount) (*os.File, error) {
 		defer unix.Close(dir)
 		return unix.FsconfigSetString(fd, key, fmt.Sprintf("/proc/self/fd/%d", dir))
 	}
-	for i, dir := range o.lower {
+	for _, dir := range o.lower {
 		if err := set("lowerdir+", dir); err != nil {
-			if i == 0 && errors.Is(err, unix.EINVAL) {
-				return nil, errNoLowerdirAppend
-			}
 			return nil, mountError("lowerdir "+dir, fd, err)
 		}
 	}

@@ -38,7 +38,7 @@ func TestMountDetached(t *testing.T) {
 		}
 		one := smallImage(t, s, "one")
 		for _, legacy := range []bool{false, true} {
-			s.mounter.legacy.Store(legacy)
+			s.mounter.legacy = legacy
 			for name, img := range map[string]*Image{"hundred layers": many, "no layer": none, "one layer": one} {
 				t.Run(fmt.Sprintf("%s/legacy=%v/path=%d", name, legacy, len(root)), func(t *testing.T) {
 					checkMount(t, s, img)

@@ -85,7 +85,7 @@ type Store struct {
 	lowers     map[digest.Digest][]string
 	sessions   int
 
-	mounter mounter
+	mounter mounter // settled by Open
 }
 
 // Open opens the store below opts.Root, making it when it is missing. It
