@@ -32,6 +32,8 @@ type Engine struct {
 	Socket string
 	// Binary is berthd's path; empty looks beside this executable, then in PATH.
 	Binary string
+	// Args are further arguments of berthd.
+	Args []string
 }
 
 // Start starts the engine in a session of its own and returns when it
@@ -119,7 +121,7 @@ func (e Engine) run(ctx context.Context, binary string) error {
 	}
 	defer watch.Close()
 	pidfd := -1
-	cmd := exec.Command(binary, "--auto")
+	cmd := exec.Command(binary, append([]string{"--auto"}, e.Args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
 	if err := cmd.Start(); err != nil {

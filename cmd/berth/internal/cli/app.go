@@ -55,6 +55,18 @@ func runRoot() string {
 	return "/run/berth"
 }
 
+// engineArgs are the roots of an engine that is started, where they are not berthd's
+// own choice.
+func engineArgs() []string {
+	var args []string
+	for _, root := range [][2]string{{"BERTH_RUN_ROOT", "--run-root"}, {"BERTH_STATE_ROOT", "--state-root"}} {
+		if dir := os.Getenv(root[0]); dir != "" {
+			args = append(args, root[1], dir)
+		}
+	}
+	return args
+}
+
 // client returns the engine's client. Nothing is connected yet.
 func (a *app) client() (*client.Client, error) {
 	if a.engine != nil {
@@ -74,7 +86,7 @@ func (a *app) client() (*client.Client, error) {
 	}
 	a.engine = &client.Client{Host: host}
 	if host == own && os.Geteuid() == 0 {
-		a.engine.Start = autostart.Engine{RunRoot: runRoot(), Socket: own.Address}.Start
+		a.engine.Start = autostart.Engine{RunRoot: runRoot(), Socket: own.Address, Args: engineArgs()}.Start
 	}
 	return a.engine, nil
 }
@@ -212,9 +224,9 @@ func hintOf(err error) string {
 func unreachableHint(e *client.UnreachableError) string {
 	switch {
 	case errors.Is(e, syscall.EACCES) || errors.Is(e, syscall.EPERM):
-		return "run berth as root, for example with sudo"
+		return "run berth as root, for example with sudo, or join the group that owns the socket"
 	case e.Host.Network == "unix" && e.Absent() && os.Geteuid() != 0:
-		return "no engine is running; root's first berth command starts it, or: sudo berthd"
+		return "no engine is running; start it with: sudo systemctl start berthd, or: sudo berth info"
 	case e.Absent():
 		return "no engine is listening there; is berthd running?"
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"sort"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -107,6 +108,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	err := &usageError{message: fmt.Sprintf("unknown command: %s %s", cmd.CommandPath(), name), command: cmd.CommandPath()}
 	cmd.SuggestionsMinimumDistance = min(2, len(name)/3) // of a short word nearly all is left to a guess
 	if similar := cmd.SuggestionsFor(name); len(similar) > 0 {
+		sort.Strings(similar)
 		return &hinted{error: err, hint: "did you mean " + strings.Join(similar, " or ") + "?"}
 	}
 	return err
