@@ -190,10 +190,16 @@ func removeEntries(root string, names []string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// mountAt returns a mount point at or below path, "" when there is none.
+// mountAt returns a mount point at or below path, "" when there is none. One
+// that another mount hides is not in the way.
 func mountAt(mounts []*mountinfo.Info, path string) string {
 	for _, m := range mounts {
-		if m.Mountpoint == path || strings.HasPrefix(m.Mountpoint, path+"/") {
+		if m.Mountpoint != path && !strings.HasPrefix(m.Mountpoint, path+"/") {
+			continue
+		}
+		var st unix.Statx_t
+		err := unix.Statx(unix.AT_FDCWD, m.Mountpoint, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &st)
+		if err == nil && st.Mnt_id == uint64(m.ID) {
 			return m.Mountpoint
 		}
 	}

@@ -115,7 +115,10 @@ func serve(cfg *config) (err error) {
 	}
 	defer listeners.close()
 
-	// 4. A signal, from here on, ends the daemon in order.
+	// 4. A signal, from here on, ends the daemon in order; but not SIGPIPE, when
+	// who reads the log goes away. That one is caught, not ignored: the keeper
+	// and its containers would inherit that.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	stop, release := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer release()
 

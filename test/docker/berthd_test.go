@@ -2,6 +2,7 @@ package docker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestBerthd is about the daemon itself: how it is started, addressed, stopped.
@@ -28,7 +31,9 @@ func TestBerthd(t *testing.T) {
 		{"stop while streaming", testStopWhileStreaming},
 		{"loopback port", testLoopbackPort},
 		{"socket activation", testSocketActivation},
+		{"old clients", testOldClients},
 		{"purge refused", testPurgeRefused},
+		{"purge spares mounts", testPurgeSparesMounts},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, d) })
 	}
@@ -164,4 +169,52 @@ func testPurgeRefused(t *testing.T, d *daemon) {
 		t.Errorf("exit %d, %q", code, out)
 	}
 	expect(t, "images", d.ok(t, "images", "--format", "{{.Repository}}"), "busybox")
+}
+
+// testOldClients: the same commands in API versions from the oldest on.
+func testOldClients(t *testing.T, d *daemon) {
+	for _, version := range []string{"1.24", "1.41", "1.44"} {
+		t.Run(version, func(t *testing.T) {
+			t.Setenv("DOCKER_API_VERSION", version)
+			expect(t, "run", d.ok(t, "run", "--rm", "busybox", "echo", "run"), "run")
+			id := d.run(t, "--name", "old", "busybox", "sh", "-c", "echo log; sleep 1000")
+			if r := d.dockerWith(t, strings.NewReader("in"), "exec", "-i", id, "cat"); r != (result{"in", "", 0}) {
+				t.Errorf("exec: %v", r)
+			}
+			expect(t, "logs", d.logLines(t, 1, id)[0], "log")
+			expect(t, "images", d.ok(t, "images", "--format", "{{.Repository}}"), "busybox")
+			expect(t, "ps", d.ok(t, "ps", "--format", "{{.Names}}"), "old")
+		})
+	}
+}
+
+// testPurgeSparesMounts: a purge ends what runs, but what somebody has mounted
+// below a root is not the engine's to remove.
+func testPurgeSparesMounts(t *testing.T, d *daemon) {
+	pid := d.ok(t, "inspect", "-f", "{{.State.Pid}}", d.ok(t, "run", "-d", "busybox", "sleep", "1000"))
+	d.stop(t)
+	precious := t.TempDir()
+	if err := os.WriteFile(filepath.Join(precious, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(d.stateRoot, "volumes", "mounted")
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(precious, at, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	out, code := d.berthd(d.arguments("--purge")...)
+	if code != 1 || !strings.Contains(out, at+" is a mount") {
+		t.Errorf("exit %d, %q", code, out)
+	}
+	if _, err := os.Stat(filepath.Join(precious, "file")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat("/proc/" + pid); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the container lives on: %v", err)
+	}
+	if err := unix.Unmount(at, 0); err != nil {
+		t.Fatal(err)
+	}
 }
