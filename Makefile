@@ -1,0 +1,80 @@
+# Berth's outside. The two commands to know: "make demo" and "make test"
+# (both as root, on Debian 12 or newer with Go; they install what else they need).
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+BINDIR  = $(PREFIX)/bin
+MANDIR  = $(PREFIX)/share/man
+UNITDIR = $(PREFIX)/lib/systemd/system
+CONFDIR = /etc/berth
+
+# What --version shows; without a git checkout give VERSION=x.y.z.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Go stamps the commit into the binaries, and fails where git refuses to read
+# the checkout (root in a user's directory): it is told not to try there.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+LDFLAGS = -s -w -X main.version=$(VERSION) -X github.com/berth-containers/berth/cmd/berth/internal/cli.version=$(VERSION)
+
+BINARIES = berth berthd berth-oci
+COMPLETIONS = \
+	share/bash-completion/completions/berth \
+	share/zsh/site-functions/_berth \
+	share/fish/vendor_completions.d/berth.fish
+
+export CGO_ENABLED = 0
+
+.PHONY: build install uninstall demo clean-host test lint bench clean help
+
+build: ## build berth, berthd and berth-oci into bin/
+	@$(GO) build -trimpath -buildvcs=$(VCS) -ldflags "$(LDFLAGS)" -o bin/ $(BINARIES:%=./cmd/%)
+
+install: build ## install binaries, systemd units, completions and man pages (PREFIX, DESTDIR)
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man8
+	install -m 755 $(BINARIES:%=bin/%) $(DESTDIR)$(BINDIR)
+	for unit in dist/systemd/*; do \
+		sed 's|/usr/local/bin/|$(BINDIR)/|' $$unit >$(DESTDIR)$(UNITDIR)/$${unit##*/} || exit; \
+	done
+	install -d $(dir $(COMPLETIONS:%=$(DESTDIR)$(PREFIX)/%))
+	bin/berth completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
+	bin/berth completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_berth
+	bin/berth completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/berth.fish
+	bin/berth gen-man $(DESTDIR)$(MANDIR)/man1
+	install -m 644 docs/man/*.8 $(DESTDIR)$(MANDIR)/man8
+	install -d $(DESTDIR)$(CONFDIR)
+	test -e $(DESTDIR)$(CONFDIR)/berthd.toml || install -m 644 dist/berthd.toml $(DESTDIR)$(CONFDIR)
+	@echo 'installed; with systemd: systemctl daemon-reload && systemctl enable --now berthd.socket'
+
+uninstall: ## remove what install put there; images, containers and an edited configuration stay
+	rm -f $(BINARIES:%=$(DESTDIR)$(BINDIR)/%)
+	rm -f $(patsubst dist/systemd/%,$(DESTDIR)$(UNITDIR)/%,$(wildcard dist/systemd/*))
+	rm -f $(COMPLETIONS:%=$(DESTDIR)$(PREFIX)/%)
+	rm -f $(DESTDIR)$(MANDIR)/man1/berth.1 $(DESTDIR)$(MANDIR)/man1/berth-*.1
+	rm -f $(patsubst docs/man/%,$(DESTDIR)$(MANDIR)/man8/%,$(wildcard docs/man/*.8))
+	cmp -s dist/berthd.toml $(DESTDIR)$(CONFDIR)/berthd.toml && rm $(DESTDIR)$(CONFDIR)/berthd.toml || true
+	rmdir $(DESTDIR)$(CONFDIR) 2>/dev/null || true
+
+demo: ## a real server in a limited container, its engine killed under it; ~2 minutes, then 20 s
+	@./demo/demo.sh
+
+clean-host: ## remove all that Berth and the demo have on this host, containers and images included
+	@./demo/clean-host.sh
+
+test: ## all tests, including those that need root
+	./test/run
+
+lint: ## formatting, vet and staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt on these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: build ## compare with runc, crun, podman and docker; writes docs/benchmarks
+	$(GO) run ./bench
+
+clean: ## remove what build made
+	rm -rf bin
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
