@@ -27,6 +27,8 @@
 //	                         layers it stands on is in an extended attribute
 //	unsynced.json            layers not known to be on the disk yet
 //	trash/                   what is being deleted
+//	empty/ mnt/              stay empty: a lowest layer for images without one,
+//	                         and where old kernels mount, unseen by the host
 //
 // # Crashes
 //
