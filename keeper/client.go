@@ -90,12 +90,13 @@ func (c *Client) Resize(ctx context.Context, id, execID string, height, width ui
 	return err
 }
 
-// Status is what the keeper knows about one process.
+// Status is what the keeper knows about one process. While the process is being
+// started it waits for that to succeed, or to fail, which is ErrNotFound.
 func (c *Client) Status(ctx context.Context, id, execID string) (Status, error) {
 	return c.callStatus(ctx, &request{Op: opStatus, ID: id, ExecID: execID})
 }
 
-// Wait waits for a process's exit.
+// Wait waits for a process's exit. A start that fails meanwhile is ErrNotFound.
 func (c *Client) Wait(ctx context.Context, id, execID string) (Status, error) {
 	return c.callStatus(ctx, &request{Op: opWait, ID: id, ExecID: execID})
 }

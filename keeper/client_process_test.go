@@ -254,6 +254,7 @@ func TestKeeperIsDetached(t *testing.T) {
 		syscall.Kill(-cmd.Process.Pid, sig)
 	}
 	cmd.Wait()
+	must(t, syscall.Kill(h.Info().Pid, syscall.SIGHUP)) // not even to itself
 	h.start(h.sh("a", "exit 0"))
 	h.wait("a", "")
 	pid, err := strconv.Atoi(line.Text())

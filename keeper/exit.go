@@ -17,7 +17,6 @@ import (
 func (s *server) awaitExit(p *process, pidfd *os.File) {
 	defer s.unfinished.Done()
 	defer s.checkIdle()
-	defer recovered(s.log, "exit of "+p.key.String())
 	final := p.currentStatus()
 	final.Exited = true
 	wait, err := reap(final.Pid, pidfd)
@@ -45,13 +44,19 @@ func (p *process) lose(pidfd *os.File) {
 // endContainer kills what outlived the container's init. With a pid namespace
 // of its own that is nothing.
 func (s *server) endContainer(p *process, final *Status) error {
+	// Whoever is being executed in the container is in its cgroup after this,
+	// and nobody is any more: there is no pidfd to enter it by.
+	p.entering.Lock()
+	p.entering.Unlock() //lint:ignore SA2001 it is waited for, nothing else
 	for _, e := range s.execs(p.key.container) {
 		// Not running is what it is meant to be.
 		e.signal(syscall.SIGKILL)
 	}
-	oomKills, err := s.runtime.End(p.cgroup)
-	final.OOMKilled = oomKills > 0
-	return err
+	return guard(s.log, "end of a container", func() error {
+		oomKills, err := s.runtime.End(p.cgroup)
+		final.OOMKilled = oomKills > 0
+		return err
+	})
 }
 
 // announce writes the exit down and tells everybody.
@@ -113,6 +118,10 @@ func (s *server) forget(k key) error {
 		return err
 	}
 	if k.exec == "" {
+		// Whoever is being executed in the container is in its cgroup after this,
+		// and nobody is any more: there is no pidfd to enter it by.
+		p.entering.Lock()
+		p.entering.Unlock() //lint:ignore SA2001 it is waited for, nothing else
 		for _, e := range s.execs(k.container) {
 			e.markForgotten(true)
 			s.drop(e)

@@ -126,20 +126,21 @@ func openTerminal(size *specs.Box) (master, slave *os.File, err error) {
 
 // harness is a keeper in a process of its own with a client.
 type harness struct {
-	t       *testing.T
+	t       testing.TB
 	root    string
 	options ConnectOptions
+	cgroups string // above those of the test's containers
 	*Client
 }
 
 // newHarness starts a keeper of plain processes. At the end of the test it
 // ends all processes, and checks that the keeper goes away and leaves nothing.
-func newHarness(t *testing.T) *harness {
+func newHarness(t testing.TB) *harness {
 	t.Helper()
 	return newHarnessWith(t, "KEEPER_TEST_RUNTIME=plain")
 }
 
-func newHarnessWith(t *testing.T, env ...string) *harness {
+func newHarnessWith(t testing.TB, env ...string) *harness {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
@@ -211,7 +212,11 @@ func (h *harness) expectKeeperEnds() {
 	must(h.t, err)
 	defer unix.Close(pidfd)
 	h.session.Close()
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 20_000); n != 1 {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 20_000)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 20_000)
+	}
+	if n != 1 {
 		h.t.Errorf("the keeper does not end: %v", err)
 	}
 	h.Close()
@@ -260,7 +265,7 @@ type logEntry struct {
 	Time   time.Time
 }
 
-func readLog(t *testing.T, path string) []logEntry {
+func readLog(t testing.TB, path string) []logEntry {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	must(t, err)
@@ -284,7 +289,7 @@ func logText(entries []logEntry) string {
 }
 
 // split takes Docker's frames apart.
-func split(t *testing.T, r io.Reader) (stdout, stderr string) {
+func split(t testing.TB, r io.Reader) (stdout, stderr string) {
 	t.Helper()
 	var texts [3]strings.Builder
 	for {
@@ -303,14 +308,14 @@ func split(t *testing.T, r io.Reader) (stdout, stderr string) {
 	}
 }
 
-func readAll(t *testing.T, r io.Reader) string {
+func readAll(t testing.TB, r io.Reader) string {
 	t.Helper()
 	b, err := io.ReadAll(r)
 	must(t, err)
 	return string(b)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -21,8 +21,12 @@ type process struct {
 	io *stdio
 	// cgroup of an init, to be removed at its end.
 	cgroup string
-	// done is closed when the process has exited, or could not be started.
-	done chan struct{}
+	// settled is closed when the process runs or could not be started, done when
+	// it has exited or could not be started.
+	settled, done chan struct{}
+	// entering is held, shared, while a process is being executed in a
+	// container, and taken by the end of its init.
+	entering sync.RWMutex
 
 	mu     sync.Mutex
 	status Status
@@ -44,6 +48,7 @@ func (p *process) begin(pid int, pidfd *os.File) Status {
 	p.pidfd = pidfd
 	p.status.Pid = pid
 	p.status.StartedAt = time.Now().UTC()
+	close(p.settled)
 	return p.status
 }
 
@@ -91,7 +96,7 @@ func (s *server) reserve(k key) (*process, error) {
 		io = newStdio(s.bufs, s.log)
 	}
 	p := &process{
-		key: k, io: io, done: make(chan struct{}),
+		key: k, io: io, settled: make(chan struct{}), done: make(chan struct{}),
 		status: Status{ContainerID: k.container, ExecID: k.exec},
 	}
 	s.processes[k] = p

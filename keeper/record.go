@@ -28,7 +28,13 @@ func (r records) exit(k key) string {
 
 // create makes a container's directory with its spec.
 func (r records) create(id string, spec *specs.Spec) error {
-	if err := os.Mkdir(r.container(id), 0o700); err != nil {
+	// What is there already belongs to nobody: it could not be removed when its
+	// container was forgotten.
+	err := r.remove(key{container: id})
+	if err == nil {
+		err = os.Mkdir(r.container(id), 0o700)
+	}
+	if err != nil {
 		return fmt.Errorf("create record: %w", err)
 	}
 	if err := writeJSON(r.spec(id), spec); err != nil {

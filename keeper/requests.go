@@ -76,7 +76,11 @@ func (s *server) dispatch(conn *net.UnixConn, r *request, files []*os.File) {
 	case opWait:
 		s.answerExit(conn, r.key())
 	default:
-		answer, err := s.answer(r, files)
+		var answer *response
+		err := guard(s.log, "request "+r.Op, func() (err error) {
+			answer, err = s.answer(r, files)
+			return err
+		})
 		if err != nil {
 			answer = &response{Failure: newFailure(err)}
 		}
@@ -143,6 +147,10 @@ func (s *server) answerProcess(r *request) (*response, error) {
 			return nil, notRunning(p.key)
 		}
 		return &response{}, p.io.resize(r.Height, r.Width)
+	}
+	<-p.settled
+	if p, err = s.find(r.key()); err != nil {
+		return nil, err // it could not be started
 	}
 	status := p.currentStatus()
 	return &response{Status: &status}, nil
@@ -244,8 +252,13 @@ func (s *server) answerExit(conn *net.UnixConn, k key) {
 	}()
 	select {
 	case <-p.done:
-		status := p.currentStatus()
-		s.reply(conn, &response{Status: &status})
+		answer := &response{}
+		if status := p.currentStatus(); status.Exited {
+			answer.Status = &status
+		} else {
+			answer.Failure = newFailure(fmt.Errorf("%s could not be started: %w", k, errdefs.ErrNotFound))
+		}
+		s.reply(conn, answer)
 		conn.Close()
 	case <-gone:
 	}

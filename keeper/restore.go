@@ -62,5 +62,5 @@ func (s *server) remember(status Status) {
 	k := key{status.ContainerID, status.ExecID}
 	done := make(chan struct{})
 	close(done)
-	s.processes[k] = &process{key: k, done: done, status: status}
+	s.processes[k] = &process{key: k, settled: done, done: done, status: status}
 }

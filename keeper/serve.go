@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"syscall"
@@ -110,6 +111,11 @@ func Serve(ctx context.Context, options ServeOptions) error {
 		return fmt.Errorf("keeper: %w", err)
 	}
 	defer life.Close()
+	// A hangup is no reason to end. It is not ignored, which containers would
+	// inherit, but caught.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	return s.run(ctx, listener)
 }
 
@@ -208,8 +214,10 @@ func (s *server) accept(listener *net.UnixListener) {
 		}
 		handlers.Go(func() {
 			defer s.dismiss(conn)
-			defer recovered(s.log, "request")
-			s.handle(conn)
+			guard(s.log, "connection", func() error {
+				s.handle(conn)
+				return nil
+			})
 		})
 	}
 }

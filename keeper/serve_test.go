@@ -304,7 +304,7 @@ func TestAbandonedRequest(t *testing.T) {
 	h := newHarness(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	conn := h.rawConn()
-	body := fmt.Sprintf(`{"id":"a","spec":{"process":{"args":["/bin/sh","-c","exit 4"]},"linux":{}}}`)
+	body := `{"id":"a","spec":{"process":{"args":["/bin/sh","-c","exit 4"]},"linux":{}}}`
 	must(t, writeFrame(conn, &request{Op: opStart, Body: []byte(body)}))
 	must(t, conn.Close())
 	h.until("the container is known", func() bool {
@@ -328,6 +328,117 @@ func TestParseArgs(t *testing.T) {
 	for _, bad := range [][]string{{"--fly"}, {"extra"}, {"--idle", "x"}, {"--notify-fd", "x"}} {
 		if _, err := ParseArgs(bad); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// brokenRuntime is one whose code is at fault, or that takes its time.
+type brokenRuntime struct {
+	plainRuntime
+	begun chan string
+	start chan struct{}
+}
+
+func (r brokenRuntime) Start(l *Launch) (*Launched, error) {
+	switch l.ID {
+	case "panic":
+		panic("at the start")
+	case "slow":
+		r.begun <- l.ID
+		<-r.start
+		return nil, errors.New("too slow")
+	case "late":
+		r.begun <- l.ID
+		<-r.start
+	}
+	return r.plainRuntime.Start(l)
+}
+
+func (r brokenRuntime) End(cgroup string) (uint64, error) {
+	if cgroup == "/panic" {
+		panic("at the end")
+	}
+	return 0, nil
+}
+
+// serveHere runs a keeper in this process.
+func serveHere(t *testing.T, r Runtime) *Client {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	root := t.TempDir()
+	ours, theirs, err := os.Pipe()
+	must(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, ServeOptions{Root: root, Runtime: r, Notify: theirs, Log: discardLog()})
+	}()
+	if text := readAll(t, ours); text != notifyReady {
+		t.Fatalf("keeper says %q", text)
+	}
+	ours.Close()
+	c, err := Connect(t.Context(), ConnectOptions{Root: root})
+	must(t, err)
+	t.Cleanup(func() {
+		c.Close()
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("keeper: %v", err)
+		}
+	})
+	return c
+}
+
+func plainRequest(id string) *StartRequest {
+	return &StartRequest{ID: id, Spec: &specs.Spec{
+		Process: &specs.Process{Args: []string{"/bin/sh", "-c", "exit 3"}},
+		Linux:   &specs.Linux{CgroupsPath: "/" + id},
+	}}
+}
+
+// A panic fails what it happened in and nothing else.
+func TestPanicIsContained(t *testing.T) {
+	c := serveHere(t, brokenRuntime{})
+	if _, err := c.Start(t.Context(), plainRequest("panic")); err == nil || !strings.Contains(err.Error(), "at the start") {
+		t.Errorf("start: %v", err)
+	}
+	if _, err := c.Status(t.Context(), "panic", ""); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("status: %v", err)
+	}
+	r := plainRequest("other")
+	r.Spec.Linux.CgroupsPath = "/panic"
+	_, err := c.Start(t.Context(), r)
+	must(t, err)
+	s, err := c.Wait(t.Context(), "other", "")
+	if err != nil || s.ExitCode != 3 || !strings.Contains(s.Error, "at the end") {
+		t.Errorf("status %+v, %v", s, err)
+	}
+}
+
+// Who asks for a container that is being started gets the outcome.
+func TestStatusWaitsForTheStart(t *testing.T) {
+	r := brokenRuntime{start: make(chan struct{}), begun: make(chan string)}
+	c := serveHere(t, r)
+	asked := make(chan error)
+	for _, id := range []string{"slow", "late"} {
+		go c.Start(context.Background(), plainRequest(id))
+		<-r.begun
+		if list, err := c.List(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("list during the start: %+v, %v", list, err)
+		}
+		go func() {
+			_, err := c.Status(context.Background(), id, "")
+			asked <- err
+		}()
+		go func() {
+			_, err := c.Wait(context.Background(), id, "")
+			asked <- err
+		}()
+		r.start <- struct{}{}
+		for range 2 {
+			err := <-asked
+			if id == "late" && err != nil || id == "slow" && !errors.Is(err, errdefs.ErrNotFound) {
+				t.Errorf("%s: %v", id, err)
+			}
 		}
 	}
 }

@@ -39,8 +39,11 @@ func (s *server) start(r *StartRequest) (Status, error) {
 	launch := &Launch{ID: r.ID, Spec: r.Spec, Bundle: r.Bundle, Rootfs: r.Rootfs}
 	status, err := s.launch(p, config, launch, s.runtime.Start)
 	if err != nil {
+		if cleanup := s.records.remove(p.key); cleanup != nil {
+			err = errors.Join(err, cleanup)
+		}
 		s.failed(p)
-		return Status{}, errors.Join(err, s.records.remove(p.key))
+		return Status{}, err
 	}
 	return status, nil
 }
@@ -66,6 +69,8 @@ func (s *server) exec(r *ExecRequest) (Status, error) {
 }
 
 func (s *server) execIn(container, p *process, r *ExecRequest) (Status, error) {
+	container.entering.RLock()
+	defer container.entering.RUnlock()
 	pid, pidfd, err := container.handle()
 	if err != nil {
 		return Status{}, err
@@ -108,10 +113,7 @@ func (s *server) launch(p *process, c stdioConfig, l *Launch, run func(*Launch) 
 	}
 	defer child.close()
 	l.Stdio = child
-	// A slot bounds the threads that wait for a kernel making namespaces.
-	s.slots <- struct{}{}
-	launched, err := run(l)
-	<-s.slots
+	launched, err := s.makeProcess(l, run)
 	if err != nil {
 		return Status{}, err
 	}
@@ -126,16 +128,30 @@ func (s *server) launch(p *process, c stdioConfig, l *Launch, run func(*Launch) 
 	}
 	status := p.begin(launched.Pid, pidfd)
 	go s.awaitExit(p, pidfd)
+	s.memory.trimSoon()
 	if s.isClosing() { // after begin: stopAll may have come too early to see it
 		return status, p.signal(syscall.SIGKILL)
 	}
 	return status, nil
 }
 
+// makeProcess calls the runtime.
+func (s *server) makeProcess(l *Launch, run func(*Launch) (*Launched, error)) (launched *Launched, err error) {
+	// A slot bounds the threads that wait for a kernel making namespaces.
+	s.slots <- struct{}{}
+	defer func() { <-s.slots }()
+	err = guard(s.log, "start of a process", func() error {
+		launched, err = run(l)
+		return err
+	})
+	return launched, err
+}
+
 // failed undoes what a process that could not be started has left here.
 func (s *server) failed(p *process) {
 	p.io.abort()
-	close(p.done)
 	s.drop(p)
+	close(p.settled)
+	close(p.done)
 	s.unfinished.Done()
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -33,7 +32,7 @@ type stdio struct {
 	bufs *buffers
 	slog *slog.Logger
 
-	// Set by open.
+	// Set by open and start, before any of the goroutines that read it.
 	tty       bool
 	stdinOnce bool
 	// lingers says that others than this process may hold on to its output
@@ -72,6 +71,8 @@ type stdioConfig struct {
 // open makes the pipes and opens the log. The process's ends are the caller's.
 // After an error, or when there will be no process, call abort.
 func (s *stdio) open(c stdioConfig) (Stdio, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.tty, s.stdinOnce, s.lingers = c.tty, c.stdinOnce, c.lingers
 	if err := s.openLog(c.log); err != nil {
 		return Stdio{}, err
@@ -159,14 +160,14 @@ func (s Stdio) close() {
 // start begins to serve a running process. console is the master of its
 // terminal, or nil; it becomes the stdio's, also on error.
 func (s *stdio) start(console *os.File) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if console != nil {
 		defer console.Close()
 		if err := s.openConsole(console); err != nil {
 			return err
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.state = stdioLive
 	for _, a := range s.attached {
 		a.wake()
@@ -279,7 +280,6 @@ func (s *stdio) run(o *output) {
 	defer o.file.Close()
 	func() {
 		defer close(o.drained)
-		defer recovered(s.slog, "stream of a container")
 		s.copyLive(o)
 		if s.log != nil {
 			s.log.end(&o.stream, time.Now())
@@ -436,9 +436,9 @@ func (s *stdio) stdinDone() {
 // resize sets the terminal's size.
 func (s *stdio) resize(height, width uint16) error {
 	s.mu.Lock()
-	console := s.stdin
+	console, tty := s.stdin, s.tty
 	s.mu.Unlock()
-	if !s.tty || console == nil {
+	if !tty || console == nil {
 		return fmt.Errorf("process has no terminal: %w", errdefs.ErrConflict)
 	}
 	raw, err := console.SyscallConn()
@@ -453,13 +453,4 @@ func (s *stdio) resize(height, width uint16) error {
 		return fmt.Errorf("resize terminal: %w", err)
 	}
 	return nil
-}
-
-// recovered turns a panic into a log entry, so that a fault in the handling of
-// one stream or request does not end the keeper and with it everybody's stdio.
-// It is used with defer.
-func recovered(log *slog.Logger, what string) {
-	if r := recover(); r != nil {
-		log.Error("panic", "in", what, "value", fmt.Sprint(r), "stack", string(debug.Stack()))
-	}
 }
