@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/berth-containers/berth/engine"
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 )
 
@@ -30,7 +28,8 @@ func (s *Server) imageCreate(w *response, r *request) error {
 	return errdefs.As(errdefs.ErrInvalid, errNoName)
 }
 
-// imagePull pulls one image and reports the progress.
+// imagePull pulls one image and reports the progress; the lines' words are the
+// engine's.
 func (s *Server) imagePull(w *response, r *request) error {
 	named, err := reference.ParseNormalizedNamed(r.reference("fromImage"))
 	if err != nil {
@@ -44,55 +43,10 @@ func (s *Server) imagePull(w *response, r *request) error {
 	if opt.Auth, err = r.registryAuth(); err != nil {
 		return err
 	}
-	had, _ := s.engine.ImageInspect(r.Context(), named.String()) // nil when it is new
 	out := newProgress(w)
-	begun := false
-	opt.Progress = func(e engine.ProgressEvent) {
-		if !begun {
-			begun = true
-			out.send(jsonstream.Message{ID: pulledVersion(named), Status: "Pulling from " + reference.Path(named)})
-		}
-		out.event(e)
-	}
-	pulled, err := s.engine.ImagePull(r.Context(), named.String(), opt)
-	if err == nil {
-		for _, line := range pullSummary(named, had, pulled) {
-			out.send(jsonstream.Message{Status: line})
-		}
-	}
+	opt.Progress = out.event
+	_, err = s.engine.ImagePull(r.Context(), named.String(), opt)
 	return out.close(err)
-}
-
-// pulledVersion is the tag or digest a pull asks for.
-func pulledVersion(named reference.Named) string {
-	switch n := named.(type) {
-	case reference.Digested:
-		return n.Digest().String()
-	case reference.Tagged:
-		return n.Tag()
-	}
-	return ""
-}
-
-// pullSummary is the last two lines of a pull.
-func pullSummary(named reference.Named, had, pulled *image.InspectResponse) []string {
-	var lines []string
-	for _, known := range pulled.RepoDigests {
-		if name, digest, ok := strings.Cut(known, "@"); ok && sameRepository(name, named) {
-			lines = append(lines, "Digest: "+digest)
-			break
-		}
-	}
-	if had != nil && had.ID == pulled.ID {
-		return append(lines, "Status: Image is up to date for "+reference.FamiliarString(named))
-	}
-	return append(lines, "Status: Downloaded newer image for "+reference.FamiliarString(named))
-}
-
-// sameRepository says whether name, in whatever short form, is named's.
-func sameRepository(name string, named reference.Named) bool {
-	other, err := reference.ParseNormalizedNamed(name)
-	return err == nil && other.Name() == named.Name()
 }
 
 // imageImport makes an image of the root file system in the body.
@@ -116,7 +70,7 @@ func (s *Server) imageImport(w *response, r *request) error {
 }
 
 // imageLoad answers POST /images/load. Progress goes out while the body still
-// comes in.
+// comes in; quiet leaves only the names of what was loaded.
 func (s *Server) imageLoad(w *response, r *request) error {
 	if len(r.URL.Query()["platform"]) > 0 {
 		return notSupported("loading some platforms of an image only")
@@ -126,23 +80,13 @@ func (s *Server) imageLoad(w *response, r *request) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	out := newProgress(w)
-	report := out.event
-	if r.boolean("quiet") {
-		report = func(engine.ProgressEvent) {}
-	}
-	names, err := s.engine.ImageLoad(r.Context(), r.Body, report)
-	for _, name := range names {
-		out.send(jsonstream.Message{Stream: loadedLine(name)})
-	}
+	quiet := r.boolean("quiet")
+	_, err := s.engine.ImageLoad(r.Context(), r.Body, func(e engine.ProgressEvent) {
+		if !quiet || e.Stream != "" {
+			out.event(e)
+		}
+	})
 	return out.close(err)
-}
-
-// loadedLine is the line clients show for a loaded image, named or not.
-func loadedLine(name string) string {
-	if strings.HasPrefix(name, "sha256:") {
-		return "Loaded image ID: " + name + "\n"
-	}
-	return "Loaded image: " + name + "\n"
 }
 
 // imageSave answers GET /images/get with a tar of the images in names.

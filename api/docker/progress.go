@@ -52,11 +52,9 @@ func newProgress(w *response) *progress {
 
 // event queues what the engine reports.
 func (p *progress) event(e engine.ProgressEvent) {
-	m := jsonstream.Message{ID: e.ID, Status: e.Status}
-	if e.Total > 0 || e.Current > 0 {
+	m := jsonstream.Message{ID: e.ID, Status: e.Status, Stream: e.Stream}
+	if e.Stream == "" {
 		m.Progress = &jsonstream.Progress{Current: e.Current, Total: e.Total}
-	} else {
-		m.Progress = &jsonstream.Progress{}
 	}
 	p.send(m)
 }

@@ -167,18 +167,10 @@ func TestEvents(t *testing.T) {
 // imageEngine pulls and loads.
 type imageEngine struct {
 	Engine
-	had    *image.InspectResponse
 	events []engine.ProgressEvent
 	err    error
 	pulled string
 	auth   string
-}
-
-func (e *imageEngine) ImageInspect(context.Context, string) (*image.InspectResponse, error) {
-	if e.had == nil {
-		return nil, errdefs.ErrNotFound
-	}
-	return e.had, nil
 }
 
 func (e *imageEngine) ImagePull(_ context.Context, ref string, opt engine.ImagePullOptions) (*image.InspectResponse, error) {
@@ -189,7 +181,7 @@ func (e *imageEngine) ImagePull(_ context.Context, ref string, opt engine.ImageP
 	for _, event := range e.events {
 		opt.Progress(event)
 	}
-	return &image.InspectResponse{ID: "sha256:aa", RepoDigests: []string{"other@sha256:cc", "busybox@sha256:bb"}}, e.err
+	return &image.InspectResponse{ID: "sha256:aa"}, e.err
 }
 
 func (e *imageEngine) ImageLoad(_ context.Context, r io.Reader, progress func(engine.ProgressEvent)) ([]string, error) {
@@ -201,7 +193,8 @@ func (e *imageEngine) ImageLoad(_ context.Context, r io.Reader, progress func(en
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return nil, err
 	}
-	return []string{"busybox:latest", "sha256:dd"}, e.err
+	progress(engine.ProgressEvent{Stream: "Loaded image: busybox:latest\n"})
+	return []string{"busybox:latest"}, e.err
 }
 
 // messages reads a progress stream.
@@ -224,7 +217,9 @@ func messages(t *testing.T, r io.Reader) []message {
 // TestPull: the lines of a pull, its name and credentials, and its two ways to
 // fail.
 func TestPull(t *testing.T) {
-	e := &imageEngine{events: []engine.ProgressEvent{{ID: "l1", Status: "Downloading", Current: 3, Total: 9}, {ID: "l1", Status: "Pull complete"}}}
+	e := &imageEngine{events: []engine.ProgressEvent{
+		{ID: "latest", Status: "Pulling from library/busybox"},
+		{ID: "l1", Status: "Downloading", Current: 3, Total: 9}, {ID: "l1", Status: "Pull complete"}, {Status: "Digest: sha256:bb"}}}
 	socket, _ := serve(t, e)
 	c := mobyClient(t, socket, "1.50")
 	pull, err := c.ImagePull(t.Context(), "busybox", client.ImagePullOptions{RegistryAuth: "eyJ1c2VybmFtZSI6InVzZXIifQ=="})
@@ -236,7 +231,7 @@ func TestPull(t *testing.T) {
 		lines = append(lines, strings.TrimSpace(m.ID+" "+m.Status))
 	}
 	pull.Close()
-	want := "latest Pulling from library/busybox|l1 Downloading|l1 Pull complete|Digest: sha256:bb|Status: Downloaded newer image for busybox:latest"
+	want := "latest Pulling from library/busybox|l1 Downloading|l1 Pull complete|Digest: sha256:bb"
 	if got := strings.Join(lines, "|"); got != want {
 		t.Errorf("lines\n%s, want\n%s", got, want)
 	}
@@ -244,10 +239,11 @@ func TestPull(t *testing.T) {
 		t.Errorf("engine pulled %q as %q", e.pulled, e.auth)
 	}
 
-	e.had, e.events = &image.InspectResponse{ID: "sha256:aa"}, nil
-	resp, body := send(t, httpClient(t, socket), http.MethodPost, "/images/create?fromImage=127.0.0.1:5000/a/b&tag=sha256:"+strings.Repeat("e", 64), "")
-	if resp.StatusCode != 200 || !strings.Contains(body, "Status: Image is up to date for 127.0.0.1:5000/a/b@sha256:ee") {
-		t.Errorf("by digest: %s %s", resp.Status, body)
+	e.events = nil
+	digest := "sha256:" + strings.Repeat("e", 64)
+	resp, body := send(t, httpClient(t, socket), http.MethodPost, "/images/create?fromImage=127.0.0.1:5000/a/b&tag="+digest, "")
+	if resp.StatusCode != 200 || e.pulled != "127.0.0.1:5000/a/b@"+digest {
+		t.Errorf("by digest: %s %s, engine pulled %q", resp.Status, body, e.pulled)
 	}
 
 	e.err = errdefs.WithHint(errdefs.As(errdefs.ErrNotFound, errors.New("no such image")), "log in")
@@ -288,8 +284,11 @@ func TestLoad(t *testing.T) {
 	}
 	sender.Close()
 	all := messages(t, reader)
-	if len(all) != 2 || all[0].Stream != "Loaded image: busybox:latest\n" || all[1].Stream != "Loaded image ID: sha256:dd\n" {
+	if len(all) != 1 || all[0].Stream != "Loaded image: busybox:latest\n" || all[0].Progress != nil {
 		t.Errorf("%+v", all)
+	}
+	if _, quiet := send(t, httpClient(t, socket), http.MethodPost, "/images/load?quiet=1", "halfrest"); strings.TrimSpace(quiet) != `{"stream":"Loaded image: busybox:latest\n"}` {
+		t.Errorf("quiet: %s", quiet)
 	}
 }
 
