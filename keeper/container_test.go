@@ -234,6 +234,9 @@ func TestContainerRootfsDescriptor(t *testing.T) {
 	must(t, err)
 	tree := os.NewFile(uintptr(fd), "rootfs")
 	defer tree.Close()
+	// A mount made for a container has no peers on the host; a copy has those of
+	// its original.
+	must(t, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE}))
 	r := h.container("a", "ls /bin/busybox; exit 5")
 	r.Spec.Root.Path = "/does/not/exist"
 	r.Rootfs = tree

@@ -40,6 +40,38 @@
 //
 // A request is carried out even if its sender dies while it is in progress.
 //
+// # Logs
+//
+// The format is that of Docker's json-file driver, byte for byte: a line longer
+// than 16 KiB is split into entries that share one time and of which only the
+// last ends in a newline. A line is written as soon as its stream has nothing
+// more to read, a burst of lines in one write. Rotation moves the full file
+// away and makes a new one, never truncates: a follower reads the old file to
+// its end and opens the path again. When the disk is full the container is
+// neither stalled nor told: entries are dropped and counted, and when there is
+// space again an entry on stderr, "berth: N log entries (M bytes) lost here: …",
+// takes their place.
+//
+// # Clients
+//
+// Output goes to every attached client from the moment it attached. A client
+// that reads slowly slows the container down, one that is gone does not. An
+// exit is announced when all output is in the log; a slow client gets the rest
+// after that, at its own pace. The output of an executed process is only for
+// attached clients; what its children print after its end is read and dropped.
+//
+// # Its life
+//
+// [Connect] starts a keeper when there is none, in a session of its own. It
+// remains in its starter's cgroup: a service manager must be told to leave it
+// there (systemd: KillMode=process). It ends itself when no process runs and no
+// client is connected for ten seconds. SIGTERM makes it end all containers, as
+// a host that shuts down does.
+//
+// It is not a subreaper. A container's init and what is executed in it are its
+// own children; whatever else a container without a pid namespace of its own
+// leaves behind is killed through the cgroup and reaped by the host's init.
+//
 // # What the keeper does not do
 //
 // It does not choose names, prepare filesystems or networks, restart anything,

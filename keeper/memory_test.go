@@ -28,6 +28,9 @@ func pss(t *testing.T, pid int) int {
 // An idle container costs the keeper little memory.
 func TestMemoryOfIdleContainers(t *testing.T) {
 	const n, limit = 50, 40 // KiB per container
+	if raceDetector {
+		t.Skip("the race detector multiplies memory")
+	}
 	h := newContainerHarness(t)
 	pid := h.Info().Pid
 	h.start(h.container("first", "exec sleep 1000"))
