@@ -234,3 +234,24 @@ func TestUDPFlowsFollowThePort(t *testing.T) {
 		}
 	}
 }
+
+// TestChosenPortIsHeld: a port the kernel chose is as much ours as one asked for.
+func TestChosenPortIsHeld(t *testing.T) {
+	needRoot(t)
+	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		r, err := reservePort(proto, netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.release()
+		port, err := r.port()
+		if err != nil || port == 0 {
+			t.Fatalf("port %d, %v", port, err)
+		}
+		again, err := reservePort(proto, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port))
+		if !errors.Is(err, unix.EADDRINUSE) {
+			t.Errorf("protocol %d: port %d was given twice: %v", proto, port, err)
+			again.release()
+		}
+	}
+}

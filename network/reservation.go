@@ -13,9 +13,46 @@ import (
 // us from a port that others have.
 type reservation struct{ fd int }
 
+// chooseAttempts bounds how often a port the kernel chose may be gone again
+// before it is ours.
+const chooseAttempts = 100
+
 // reservePort binds addr; port 0 lets the kernel choose. unix.EADDRINUSE when
 // it is taken.
 func reservePort(proto uint8, addr netip.AddrPort) (reservation, error) {
+	if addr.Port() != 0 || proto == unix.IPPROTO_UDP {
+		return bindPort(proto, addr)
+	}
+	// The kernel takes back a TCP port it chose itself when the socket stops
+	// listening (SOCK_BINDPORT_LOCK is not set), so it is only asked for one.
+	for range chooseAttempts {
+		port, err := freePort(addr.Addr())
+		if err != nil {
+			return reservation{}, err
+		}
+		r, err := bindPort(proto, netip.AddrPortFrom(addr.Addr(), port))
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return r, err
+		}
+	}
+	return reservation{}, unix.EADDRINUSE
+}
+
+// freePort asks the kernel for a TCP port nobody has.
+func freePort(addr netip.Addr) (uint16, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return 0, fmt.Errorf("open socket: %w", err)
+	}
+	r := reservation{fd: fd}
+	defer r.release()
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.As4()}); err != nil {
+		return 0, fmt.Errorf("bind: %w", err)
+	}
+	return r.port()
+}
+
+func bindPort(proto uint8, addr netip.AddrPort) (reservation, error) {
 	typ := unix.SOCK_STREAM
 	if proto == unix.IPPROTO_UDP {
 		typ = unix.SOCK_DGRAM
