@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -308,17 +309,16 @@ func attachable(ref string, s *container.State) error {
 
 // join attaches to a container that runs.
 func (f *foreground) join(ctx context.Context) error {
-	c := f.app.engine
+	var signals <-chan chan os.Signal
+	if f.sigProxy {
+		signals = catchSignals()
+	}
 	stream, waiting, err := f.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
-	stopSignals := f.app.restoreOnSignal
-	if f.sigProxy {
-		stopSignals = func() func() { return f.app.forwardSignals(ctx, c, f.id) }
-	}
-	defer stopSignals()()
+	defer f.handleSignals(ctx, signals)()
 	if err := f.begin(stream); err != nil {
 		return err
 	}

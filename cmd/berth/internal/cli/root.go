@@ -76,6 +76,8 @@ func newRoot(a *app, args []string) *cobra.Command {
 		for _, c := range all {
 			if c.name == name {
 				root.AddCommand(c.make(a))
+				root.CompletionOptions.DisableDefaultCmd = true
+				root.SetHelpCommand(&cobra.Command{Hidden: true})
 				return root
 			}
 		}

@@ -300,18 +300,16 @@ type foreground struct {
 
 func (f *foreground) run(ctx context.Context) error {
 	c := f.app.engine
+	var signals <-chan chan os.Signal
+	if f.sigProxy {
+		signals = catchSignals()
+	}
 	stream, waiting, err := f.connect(ctx)
 	if err != nil {
 		return withStatus(125, err)
 	}
 	defer stream.Close()
-	var stopSignals func()
-	if f.sigProxy {
-		stopSignals = f.app.forwardSignals(ctx, c, f.id)
-	} else {
-		stopSignals = f.app.restoreOnSignal()
-	}
-	defer stopSignals()
+	defer f.handleSignals(ctx, signals)()
 	if err := f.begin(stream); err != nil {
 		return withStatus(125, err)
 	}
@@ -330,6 +328,15 @@ func (f *foreground) run(ctx context.Context) error {
 		return withStatus(125, err)
 	}
 	return f.exitCode(waiting)
+}
+
+// handleSignals forwards the signals that are caught, or, when none are, sees
+// to it that the terminal is put back.
+func (f *foreground) handleSignals(ctx context.Context, caught <-chan chan os.Signal) (stop func()) {
+	if caught == nil {
+		return f.app.restoreOnSignal()
+	}
+	return f.app.forwardSignals(ctx, f.app.engine, f.id, <-caught)
 }
 
 // connect attaches and asks for the exit code, and returns when the engine has

@@ -153,17 +153,41 @@ func (a *app) followSize(ctx context.Context, resize resizer) (stop func()) {
 		}
 	}()
 	return func() {
-		signal.Stop(changed)
 		cancel()
 		<-done
 	}
 }
 
+// forwarded are the signals that are a container's business when the command
+// gets them: those people and service managers send, job control, and the real
+// time ones that tell systemd as an init to halt, power off, reboot or kexec.
+// SIGWINCH is followSize's; SIGCHLD, SIGPIPE and SIGURG are about this process.
+func forwarded() []os.Signal {
+	const realTime = 34 // SIGRTMIN as libraries count
+	return []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+		unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPWR,
+		syscall.Signal(realTime + 3), syscall.Signal(realTime + 4), syscall.Signal(realTime + 5), syscall.Signal(realTime + 6),
+	}
+}
+
+// catchSignals begins to catch the signals that are forwarded. It takes the
+// runtime a handshake per signal, so that one does something else meanwhile:
+// the signals are caught when the channel yields the channel they come on.
+// They are caught until the command ends.
+func catchSignals() <-chan chan os.Signal {
+	caught := make(chan chan os.Signal, 1)
+	go func() {
+		got := make(chan os.Signal, 64)
+		signal.Notify(got, forwarded()...)
+		caught <- got
+	}()
+	return caught
+}
+
 // forwardSignals sends the signals the command gets to a container until stop
 // is called.
-func (a *app) forwardSignals(ctx context.Context, c *client.Client, id string) (stop func()) {
-	got := make(chan os.Signal, 64)
-	signal.Notify(got)
+func (a *app) forwardSignals(ctx context.Context, c *client.Client, id string, got <-chan os.Signal) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -171,29 +195,21 @@ func (a *app) forwardSignals(ctx context.Context, c *client.Client, id string) (
 		for {
 			select {
 			case s := <-got:
-				if name := forwardedName(s); name != "" {
-					_ = c.ContainerKill(ctx, id, name) // it may just have ended
-				}
+				_ = c.ContainerKill(ctx, id, signalName(s)) // it may just have ended
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
 	return func() {
-		signal.Stop(got)
 		cancel()
 		<-done
 	}
 }
 
-// forwardedName is the name of a signal that is a container's business; empty
-// for those about this process.
-func forwardedName(s os.Signal) string {
-	sig, ok := s.(syscall.Signal)
-	switch {
-	case !ok, sig == unix.SIGCHLD, sig == unix.SIGPIPE, sig == unix.SIGURG, sig == unix.SIGWINCH:
-		return ""
-	}
+// signalName is a signal's name, or its number where it has none.
+func signalName(s os.Signal) string {
+	sig, _ := s.(syscall.Signal)
 	if name := unix.SignalName(sig); name != "" {
 		return name
 	}
@@ -217,7 +233,6 @@ func (a *app) restoreOnSignal() (stop func()) {
 		}
 	}()
 	return func() {
-		signal.Stop(got)
 		close(quit)
 		<-done
 	}

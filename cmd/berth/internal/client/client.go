@@ -37,7 +37,7 @@ type Request struct {
 	// newest one, which saves asking for it first. It is not escaped.
 	Path  string
 	Query url.Values
-	// Body is sent as JSON; nil sends none.
+	// Body is sent as JSON, without fields that are zero; nil sends none.
 	Body any
 	// Stream is sent as it comes, with Length -1 in chunks.
 	Stream io.Reader
@@ -178,7 +178,7 @@ func (p *Pending) write() error {
 	var body []byte
 	if p.req.Body != nil {
 		var err error
-		if body, err = json.Marshal(p.req.Body); err != nil {
+		if body, err = lean(p.req.Body); err != nil {
 			return fmt.Errorf("encode request %s %s: %w", p.req.Method, p.req.Path, err)
 		}
 	}
