@@ -16,13 +16,11 @@ import (
 type joins struct{ net, pid, ipc *os.File }
 
 // openJoins opens what the modes ask for. The other containers must run.
-func (e *Engine) openJoins(rec *record) (j *joins, err error) {
-	j = new(joins)
-	defer func() {
-		if err != nil {
-			j.close()
-		}
-	}()
+func (e *Engine) openJoins(rec *record) (_ *joins, err error) {
+	j := new(joins)
+	var undo cleanup
+	undo.add(j.close)
+	defer undo.run()
 	hc := rec.HostConfig
 	if hc.NetworkMode.IsContainer() {
 		if j.net, err = e.openNamespace(hc.NetworkMode.ConnectedContainer(), "net"); err != nil {
@@ -39,6 +37,7 @@ func (e *Engine) openJoins(rec *record) (j *joins, err error) {
 			return nil, err
 		}
 	}
+	undo.release()
 	return j, nil
 }
 

@@ -105,7 +105,7 @@ func (e *Engine) releaseRun(ctx context.Context, c *ctr) error {
 	rec := c.snapshot()
 	var errs []error
 	if rec.HostConfig.NetworkMode.IsBridge() {
-		errs = append(errs, e.nets.Disconnect(ctx, c.id), e.nets.RemoveNamespace(c.id))
+		errs = append(errs, e.nets.Release(ctx, c.id))
 		if a := rec.Attached; a != nil {
 			c.setAttached(nil)
 			e.emitNetwork(events.ActionDisconnect, a.NetworkID, a.Network, c.id)

@@ -30,15 +30,19 @@ func (e *Engine) ContainerStart(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
+	err = e.lockAndStart(ctx, c)
+	if err != nil && c.snapshot().HostConfig.AutoRemove && c.snapshot().State.Error != "" {
+		e.autoRemove(c) // it was started in vain
+	}
+	return err
+}
+
+func (e *Engine) lockAndStart(ctx context.Context, c *ctr) error {
 	if err := c.lock(ctx); err != nil {
 		return err
 	}
-	err = e.start(context.WithoutCancel(ctx), c)
-	c.unlock()
-	if err != nil && c.snapshot().HostConfig.AutoRemove && !errors.Is(err, errdefs.ErrNotModified) && !errors.Is(err, errdefs.ErrConflict) {
-		e.autoRemove(c)
-	}
-	return err
+	defer c.unlock()
+	return e.start(context.WithoutCancel(ctx), c)
 }
 
 // start brings a container up. The caller holds act.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"syscall"
@@ -45,15 +44,30 @@ func (e *Engine) stop(ctx context.Context, c *ctr, opt StopOptions) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := c.awaitEnd(ctx, mark, grace); errors.Is(err, context.DeadlineExceeded) {
+	if err := e.awaitStop(ctx, c, mark, sig, grace); err != nil {
+		return err
+	}
+	// Who handles the exit holds act until all of it is done and told.
+	if err := c.lock(ctx); err == nil {
+		c.unlock()
+	}
+	e.emitContainer(c.snapshot(), events.ActionStop, nil)
+	return nil
+}
+
+// awaitStop waits for the end, and helps with SIGKILL when the grace is over.
+func (e *Engine) awaitStop(ctx context.Context, c *ctr, mark uint64, sig syscall.Signal, grace time.Duration) error {
+	if sig != syscall.SIGKILL {
+		if c.awaitEnd(ctx, mark, grace) == nil {
+			return nil
+		}
 		if err := e.signalRunning(ctx, c, syscall.SIGKILL); err != nil {
 			return err
 		}
-		if c.awaitEnd(ctx, mark, killPatience) != nil {
-			return errStopTimeout(c.id, killPatience)
-		}
 	}
-	e.emitContainer(c.snapshot(), events.ActionStop, nil)
+	if c.awaitEnd(ctx, mark, killPatience) != nil {
+		return errStopTimeout(c.id, killPatience)
+	}
 	return nil
 }
 

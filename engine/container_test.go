@@ -57,7 +57,7 @@ func (te *testEngine) stopIn(id string, seconds int) error {
 func TestLifecycle(t *testing.T) {
 	te := newTestEngine(t)
 	ctx := t.Context()
-	id := te.create("ship", request("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 1; done"))
+	id := te.create("ship", request("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done"))
 	if st := te.inspect("ship").State; st.Status != stateCreated || st.Running || st.StartedAt != zeroTime {
 		t.Errorf("after create: %+v", st)
 	}
@@ -74,6 +74,7 @@ func TestLifecycle(t *testing.T) {
 	if err := te.ContainerRemove(ctx, id, RemoveOptions{}); !errors.Is(err, errdefs.ErrConflict) || errdefs.Hint(err) == "" {
 		t.Errorf("remove a running one: %v", err)
 	}
+	te.awaitLog(id, "ready")
 	if err := te.stopIn(id, 20); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -229,9 +231,7 @@ func (te *testEngine) checkNothingLeft() {
 			t.Errorf("left in %s: %v", dir, left)
 		}
 	}
-	if links, _ := exec.Command("ip", "-o", "link").Output(); bytes.Contains(links, []byte("veth")) {
-		t.Errorf("links left:\n%s", links)
-	}
+	te.awaitNoLinks()
 	err := network.Purge(context.Background(), network.Options{
 		StateDir: filepath.Join(cfg.StateRoot, "network"), RunDir: filepath.Join(cfg.RunRoot, "network"),
 		NetnsDir: filepath.Join(cfg.RunRoot, "netns"), BridgeLink: cfg.BridgeName,
@@ -248,6 +248,34 @@ func (te *testEngine) checkNothingLeft() {
 	}
 	if bytes.Contains(mounts, []byte(te.dir)) {
 		t.Errorf("mounts left:\n%s", mounts)
+	}
+}
+
+// awaitNoLinks waits until the kernel has destroyed the namespaces of ended
+// containers, and their links with them.
+func (te *testEngine) awaitNoLinks() {
+	updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	defer close(done)
+	if err := netlink.LinkSubscribe(updates, done); err != nil {
+		te.t.Error(err)
+		return
+	}
+	patience := time.After(20 * time.Second)
+	for {
+		links, err := netlink.LinkList()
+		if err != nil {
+			te.t.Error(err)
+			return
+		}
+		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return strings.HasPrefix(l.Attrs().Name, "veth") }) {
+			return
+		}
+		select {
+		case <-updates:
+		case <-patience:
+			te.t.Errorf("links left: %v", links)
+			return
+		}
 	}
 }
 
