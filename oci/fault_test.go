@@ -105,6 +105,7 @@ func TestUnsupportedFieldsAreNamed(t *testing.T) {
 		"linux.intelRdt":             func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
 		"linux.mountLabel":           func(s *specs.Spec) { s.Linux.MountLabel = "x" },
 		"process.selinuxLabel":       func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
+		"process.apparmorProfile":    func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
 		"process.scheduler":          func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
 		"linux.seccomp.listenerPath": func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/x"} },
 		"option tmpcopyup": func(s *specs.Spec) {

@@ -240,6 +240,9 @@ func CheckProcess(p *specs.Process) error {
 		return invalid("process.args: empty")
 	case !path.IsAbs(p.Cwd):
 		return invalid("process.cwd %q: must be absolute", p.Cwd)
+	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined":
+		// Without a profile the command keeps the caller's confinement, if any.
+		return unsupported("process.apparmorProfile")
 	case p.SelinuxLabel != "":
 		return unsupported("process.selinuxLabel")
 	case p.Scheduler != nil:
