@@ -140,7 +140,8 @@ func NewImage(img []byte) (*os.File, error) {
 type Report struct {
 	// Failed is set when an op failed with an errno it does not tolerate.
 	Failed bool
-	// Op is the index of the failed op, or else of the last one begun.
+	// Op is the index of the failed op, or else of the last one begun, not
+	// counting an exit_group.
 	Op int
 	// Errno is the failed op's.
 	Errno syscall.Errno
