@@ -124,6 +124,11 @@ func (e Engine) run(ctx context.Context, binary string) error {
 	cmd := exec.Command(binary, append([]string{"--auto"}, e.Args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	// What a script has open in us (a lock, a pipe somebody reads to its end) is
+	// not the engine's to hold.
+	if err := unix.CloseRange(3, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("start the Berth engine: %w", os.NewSyscallError("close_range", err))
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the Berth engine: %w", err)
 	}
