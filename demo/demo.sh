@@ -3,13 +3,13 @@
 # Debian's packages in a confined and limited container, used by a client on
 # the host while its neighbour runs out of memory and the engine is killed.
 # What the commands print goes to bin/demo.log; this shows what came of it.
+# shellcheck disable=SC2317 # step calls the functions by their names
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cache=${BERTH_DEMO_CACHE:-/var/cache/berth-demo}
 log=$PWD/bin/demo.log
 berth=$PWD/bin/berth
-work=
 
 # --- how it is told ---
 
@@ -43,16 +43,11 @@ expect() {
 	return 1
 }
 
-leave() {
-	local status=$?
-	trap - EXIT
-	if [ $status -ne 0 ] && [ -n "$work" ]; then
-		printf '\n\nThe demo failed in step %d. The end of %s:\n\n' "$number" "$log"
-		tail -n 25 "$log" | sed 's/^/    /'
-		[ ! -f /run/berth/berthd.log ] || { printf '\nand of /run/berth/berthd.log:\n\n'; tail -n 5 /run/berth/berthd.log | sed 's/^/    /'; }
-	fi
-	[ -z "$work" ] || rm -rf "$work"
-	exit $status
+# explain_failure: the subshell that ran the steps is gone; its log is not.
+explain_failure() {
+	printf '\n\nThe demo failed. The end of %s:\n\n' "$log"
+	tail -n 25 "$log" | sed 's/^/    /'
+	[ ! -f /run/berth/berthd.log ] || { printf '\nand of /run/berth/berthd.log:\n\n'; tail -n 5 /run/berth/berthd.log | sed 's/^/    /'; }
 }
 
 # --- the steps ---
@@ -73,6 +68,7 @@ start_engine() {
 		tail --pid="$engine" --sleep-interval=0.01 --follow /dev/null
 	fi
 	"$berth" info
+	"$berth" rm --force demo-db demo-hog demo-counter demo-build 2>/dev/null || true # of a run that failed
 	tell "$("$berth" version --format 'engine {{.Server.Version}}, API {{.Server.APIVersion}}'), process $(cat /run/berth/berthd.pid)"
 }
 
@@ -86,10 +82,6 @@ make_debian() {
 }
 
 have_image() { "$berth" image inspect "$1" >/dev/null 2>&1; }
-
-remove_leftovers() {
-	"$berth" rm --force demo-db demo-hog demo-counter demo-build 2>/dev/null || true
-}
 
 # The server is installed where it will run: in a container, whose changes
 # become an image. Where a container cannot reach the mirror, by any network, the
@@ -187,6 +179,7 @@ kill_engine() {
 	answered=0 failed=0
 	touch "$work/client"
 	coproc CLIENT { request_in_a_loop; }
+	exec {answers}<&"${CLIENT[0]}" # bash forgets CLIENT when the client ends
 	await_requests 20
 
 	engine=$(cat /run/berth/berthd.pid)
@@ -204,6 +197,7 @@ kill_engine() {
 	await_requests 20
 	rm "$work/client"
 	await_requests all
+	exec {answers}<&-
 
 	tell "client: $answered requests answered, $failed failed; $while_dead of them while there was no engine"
 	expect 'failed requests' "$failed" 0
@@ -226,7 +220,7 @@ request_in_a_loop() {
 await_requests() {
 	local n=0 line
 	until [ "$n" = "$1" ]; do
-		read -r line <&"${CLIENT[0]}" || break
+		read -r -u "$answers" line || break
 		n=$((n + 1))
 		if [ "$line" = ok ]; then answered=$((answered + 1)); else failed=$((failed + 1)); fi
 	done
@@ -250,22 +244,12 @@ stop_all() {
 	"$berth" images | tell_output
 }
 
-main() {
+run_steps() {
 	local begin
-	if [ "$(id -u)" -ne 0 ]; then
-		echo 'The demo runs as root: it makes namespaces, cgroups and a network bridge.' >&2
-		exit 1
-	fi
 	begin=$(now)
-	work=$(mktemp -d)
-	trap leave EXIT
-	mkdir -p bin "$cache"
-	: >"$log"
-
-	step 'install what is missing of Debian'"'"'s packages' install_packages
+	step "install what is missing of Debian's packages" install_packages
 	step 'build berth, berthd and berth-oci' build
 	step 'start the engine: the first command does' start_engine
-	remove_leftovers >>"$log" 2>&1
 	step 'make image busybox from the package busybox-static' make_busybox
 	step 'make image debian with mmdebstrap, and import it' make_debian
 	step 'make image postgres from the Debian package' make_postgres
@@ -275,9 +259,25 @@ main() {
 	step 'kill the engine with SIGKILL while requests come in' kill_engine
 	step 'show what there is now' show
 	step 'stop and remove the containers' stop_all
-
 	printf '\nDone in %s. The engine runs on: try "bin/berth run --rm -it debian".\n' "$(elapsed "$begin")"
 	echo '"make clean-host" removes all of it.'
 }
 
-main
+if [ "$(id -u)" -ne 0 ]; then
+	echo 'The demo runs as root: it makes namespaces, cgroups and a network bridge.' >&2
+	exit 1
+fi
+mkdir -p bin "$cache"
+: >"$log"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Not "run_steps || ...", which would let every step go on after an error.
+set +e
+(
+	set -e
+	run_steps
+)
+status=$?
+[ $status -eq 0 ] || explain_failure
+exit $status
