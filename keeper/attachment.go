@@ -14,9 +14,9 @@ import (
 // attachment is a client's connection that carries the streams of a process.
 //
 // A client that reads slowly slows the process down, as with a pipe. One that
-// is gone does not, and none delays the announcement of the process's exit:
-// from the exit on what a client has not taken yet is set aside and written by
-// the client's own goroutine.
+// is gone does not, and none delays the announcement of the process's exit by
+// more than hurryTime: what a client has not taken by then is set aside and
+// written by the client's own goroutine.
 type attachment struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
@@ -24,7 +24,7 @@ type attachment struct {
 
 	// mu keeps frames whole; it is held while a frame is being written.
 	mu sync.Mutex
-	// late is set once a write was cut off by the exit; from then on frames are
+	// late is set once a write was cut off by hurry; from then on frames are
 	// added to rest.
 	late bool
 	rest []byte
@@ -48,7 +48,7 @@ func (a *attachment) wants(kind streamKind) bool {
 	return a.want.Stdout
 }
 
-// send writes a frame, waiting for the client unless the process has exited.
+// send writes a frame, waiting for the client as long as it may.
 func (a *attachment) send(frame []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -73,8 +73,12 @@ func (a *attachment) send(frame []byte) {
 // longAgo is a deadline that has passed.
 func longAgo() time.Time { return time.Unix(1, 0) }
 
-// hurry makes send wait no more.
-func (a *attachment) hurry() { a.conn.SetWriteDeadline(longAgo()) }
+// hurryTime is how long after the exit of the process its clients may take to
+// read what their sockets cannot hold.
+const hurryTime = 100 * time.Millisecond
+
+// hurry makes send wait no longer than that.
+func (a *attachment) hurry() { a.conn.SetWriteDeadline(time.Now().Add(hurryTime)) }
 
 // wake makes serve look at the state of the process.
 func (a *attachment) wake() { a.conn.SetReadDeadline(longAgo()) }

@@ -91,6 +91,27 @@ func clientStorm(args []string) int {
 	}
 }
 
+// settle waits until the keeper has carried out the requests of dead clients.
+// Connections are accepted in order: when one of ours has been answered, earlier
+// ones are among the keeper's sockets until they have been dealt with.
+func (h *harness) settle() {
+	h.t.Helper()
+	_, err := h.List(h.t.Context())
+	must(h.t, err)
+	h.until("requests are carried out", func() bool {
+		sockets := 0
+		dir := fmt.Sprintf("/proc/%d/fd/", h.Info().Pid)
+		names, err := os.ReadDir(dir)
+		must(h.t, err)
+		for _, name := range names {
+			if target, err := os.Readlink(dir + name.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+				sockets++
+			}
+		}
+		return sockets <= 2 // the listener and our session
+	})
+}
+
 const stormLines = 400
 
 func stormContainer(root, id string) *StartRequest {
@@ -136,6 +157,7 @@ func TestClientsKilledInTheMiddle(t *testing.T) {
 		must(t, cmd.Process.Kill())
 		cmd.Wait()
 	}
+	h.settle()
 	list, err := h.List(t.Context())
 	must(t, err)
 	inits := 0
