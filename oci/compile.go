@@ -33,9 +33,10 @@ type Plan struct {
 // inherited is a descriptor the process is given: an open file, or a path
 // opened when the plan is launched.
 type inherited struct {
-	name string
-	file *os.File
-	path string
+	name  string
+	file  *os.File
+	path  string
+	write bool
 }
 
 // cgroupMount is one directory of the container's /sys/fs/cgroup.
@@ -53,7 +54,7 @@ type compileInput struct {
 	// rootfs is the detached root mount; nil means spec.Root.Path.
 	rootfs *os.File
 	// joins are the cgroup files the process writes itself into (v1).
-	joins []inherited
+	joins []string
 	// cgroups is what a mount of type cgroup shows.
 	cgroups []cgroupMount
 	// extra become descriptors 3 and up of the command.
@@ -87,8 +88,8 @@ type lateAttr struct {
 
 // Descriptor numbers of the new process before its set-up is over.
 const (
-	fdSync  = p.FirstFile     // socket to the parent; its end says "done"
-	fdExtra = p.FirstFile + 1 // first of the extra files
+	fdSync  = p.GoFile    // socket to the parent; its end says "done"
+	fdExtra = p.FirstFile // first of the extra files
 )
 
 // compile turns a specification into the program of a new container's init.
@@ -135,7 +136,6 @@ func compile(in *compileInput) (*Plan, error) {
 func newCompiler(in *compileInput) *compiler {
 	prog := &p.Program{}
 	c := &compiler{Program: prog, in: in, spec: in.spec, plan: &Plan{Program: prog}}
-	c.inherit(inherited{name: "sync"}) // filled by launch
 	for i, f := range in.extra {
 		c.inherit(inherited{name: fmt.Sprintf("extra %d", i), file: f})
 	}
@@ -181,8 +181,14 @@ func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 }
 
 func (c *compiler) joinCgroups() {
-	for _, j := range c.in.joins {
-		c.Call("join cgroup "+j.name, p.Write, c.inherit(j), c.Str("0"), p.Int(1))
+	for _, path := range c.in.joins {
+		step := "join cgroup " + path
+		if !c.newUser {
+			c.writeFile(step, path, "0")
+			continue
+		}
+		// Its own rights do not reach there: it is given the file.
+		c.Call(step, p.Write, c.inherit(inherited{name: "tasks", path: path, write: true}), c.Str("0"), p.Int(1))
 	}
 }
 
@@ -298,7 +304,7 @@ func (c *compiler) warn(format string, args ...any) {
 	c.plan.Warnings = append(c.plan.Warnings, fmt.Sprintf(format, args...))
 }
 
-// writeFile writes a file of the host's /proc.
+// writeFile writes a file of the host's /proc or cgroups.
 func (c *compiler) writeFile(step, path, value string) {
 	fd := c.Slot("file")
 	c.Call(step, p.Openat, atCwd, c.Str(path), p.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW")).Store(fd)

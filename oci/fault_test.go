@@ -30,23 +30,21 @@ func TestEveryStepMayFail(t *testing.T) {
 	r := runner(t)
 	before := hostMounts(t)
 	req := &StartRequest{ID: "test", Spec: s, Bundle: t.TempDir(), Cgroup: g}
-	plan, closeFiles, err := r.plan(req, nil)
+	plan, err := r.plan(req, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := plan.Program.Len()
-	closeFiles()
 	reached := 0
 	for i := range n {
-		plan, closeFiles, err := r.plan(req, nil)
+		plan, err := r.plan(req, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		op := plan.Program.Op(i)
 		step := op.Step
 		op.Sys = p.Sys{Nr: 1 << 20, Name: "broken"} // ENOSYS
-		pr, err := r.launch(plan, Stdio{}, nil, nil)
-		closeFiles()
+		pr, err := r.launch(plan, Stdio{}, nil, launchHooks{})
 		if err == nil { // the program does not come by here, or can do without
 			if _, err := pr.Wait(); err != nil {
 				t.Fatal(err)

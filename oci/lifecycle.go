@@ -46,7 +46,7 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err := check(spec); err != nil {
 		return nil, err
 	}
-	g, err := cgroup.Create(cgroupPath(spec, c.ID), Resources(spec))
+	g, err := cgroup.Plan(cgroupPath(spec, c.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +65,19 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		defer image.Close()
 		defer wait.file.Close()
 	}
-	plan, closeFiles, err := r.plan(req, wait)
+	hooks := launchHooks{prepare: func() error { return g.Make(Resources(spec)) }, made: c.adopt}
+	if g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace) {
+		// The process is born in it, or is given its files.
+		if err := hooks.prepare(); err != nil {
+			return nil, err
+		}
+		hooks.prepare = nil
+	}
+	plan, err := r.plan(req, wait)
 	if err != nil {
 		return nil, err
 	}
-	defer closeFiles()
-	return r.launch(plan, o.Stdio, image, c.adopt)
+	return r.launch(plan, o.Stdio, image, hooks)
 }
 
 // adopt records the process.

@@ -65,11 +65,19 @@ type Stdio struct {
 	In, Out, Err *os.File
 }
 
+// launchHooks are what a launch does at certain moments; nil means nothing.
+type launchHooks struct {
+	// prepare runs while the process is being made, before its program begins:
+	// for what the program needs and the process does not.
+	prepare func() error
+	// made is called when the process exists, while it sets itself up.
+	made func(*Process) error
+}
+
 // launch makes the plan's process and follows it until it runs the command,
 // waits to be started, or has failed. image is where the encoded program goes;
-// nil: a memory file. made, if not nil, is called when the process exists, while
-// it sets itself up.
-func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, made func(*Process) error) (*Process, error) {
+// nil: a memory file.
+func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHooks) (*Process, error) {
 	code, err := plan.Program.Encode()
 	if err != nil {
 		return nil, err
@@ -87,28 +95,58 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, made func(*Proc
 		return nil, err
 	}
 	defer ours.Close()
-	pr, err := r.spawn(plan, stdio, image, theirs)
+	pr, err := r.spawnPrepared(plan, stdio, image, theirs, hooks.prepare)
 	theirs.Close()
 	if err != nil {
 		return nil, err
 	}
-	if made != nil && !plan.joinPID {
-		err = made(pr)
-	}
-	ready := pr.follow(ours)
-	if serr := pr.settle(ready); serr != nil {
-		pr.Close()
-		return nil, serr
-	}
-	if made != nil && plan.joinPID { // only now it is known
-		err = made(pr)
-	}
-	if err != nil {
+	if _, err := ours.Write([]byte("g")); err != nil {
 		pr.abandon()
+		pr.Close()
+		return nil, fmt.Errorf("start program: %w", err)
+	}
+	if err := pr.setUp(ours, hooks.made); err != nil {
 		pr.Close()
 		return nil, err
 	}
 	return pr, nil
+}
+
+// spawnPrepared is spawn with prepare beside it. When either fails nothing is
+// left of the process.
+func (r *Runner) spawnPrepared(plan *Plan, stdio Stdio, image, sync *os.File, prepare func() error) (*Process, error) {
+	if prepare == nil {
+		return r.spawn(plan, stdio, image, sync)
+	}
+	prepared := make(chan error, 1)
+	go func() { prepared <- prepare() }()
+	pr, err := r.spawn(plan, stdio, image, sync)
+	if perr := <-prepared; perr != nil {
+		if err == nil {
+			pr.abandon()
+			pr.Close()
+		}
+		return nil, perr
+	}
+	return pr, err
+}
+
+// setUp follows the process to the end of its set-up.
+func (pr *Process) setUp(sync *os.File, made func(*Process) error) error {
+	var err error
+	if made != nil && !pr.plan.joinPID {
+		err = made(pr)
+	}
+	if serr := pr.settle(pr.follow(sync)); serr != nil {
+		return serr
+	}
+	if made != nil && pr.plan.joinPID { // only now it is known
+		err = made(pr)
+	}
+	if err != nil {
+		pr.abandon()
+	}
+	return err
 }
 
 // spawn opens what is to be inherited and starts the process.
@@ -126,18 +164,21 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 		}
 		return f, err
 	}
-	l := p.Launch{Image: image, Attr: &plan.attr, Name: "berth:init"}
+	l := p.Launch{Image: image, Go: sync, Attr: &plan.attr, Name: "berth:init"}
 	for _, in := range plan.files {
 		f := in.file
 		if in.path != "" {
+			mode := unix.O_RDONLY
+			if in.write {
+				mode = unix.O_WRONLY
+			}
 			var err error
-			if f, err = open(in.path, unix.O_RDONLY|unix.O_CLOEXEC); err != nil {
+			if f, err = open(in.path, mode|unix.O_CLOEXEC); err != nil {
 				return nil, fmt.Errorf("%s: %w", in.name, err)
 			}
 		}
 		l.Files = append(l.Files, f)
 	}
-	l.Files[0] = sync
 	for i, f := range []*os.File{stdio.In, stdio.Out, stdio.Err} {
 		if f == nil {
 			var err error

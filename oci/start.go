@@ -25,51 +25,47 @@ type StartRequest struct {
 	Stdio Stdio
 	// ExtraFiles become descriptors 3 and up.
 	ExtraFiles []*os.File
-	// Cgroup is where the container's processes live, with its limits already
-	// set; nil leaves them in the caller's cgroup.
+	// Cgroup is where the container's processes live; nil leaves them in the
+	// caller's cgroup. Its limits are set already, or Prepare sees to that.
 	Cgroup *cgroup.Group
+	// Prepare runs while the process is being made, before it enters its cgroup.
+	// With an error nothing of the process is left. Nil means nothing to do. (On
+	// a host that clones processes into cgroups the cgroup must exist before.)
+	Prepare func() error
 }
 
 // Start creates and starts a container. On error nothing of it is left, the
 // cgroup excepted. The error is a [*StepError] when the kernel refused a step;
 // errors.Is tells [ErrCommandNotFound] and [ErrCommandNotExecutable].
 func (r *Runner) Start(req *StartRequest) (*Process, error) {
-	plan, closeFiles, err := r.plan(req, nil)
+	plan, err := r.plan(req, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer closeFiles()
-	return r.launch(plan, req.Stdio, nil, nil)
+	return r.launch(plan, req.Stdio, nil, launchHooks{prepare: req.Prepare})
 }
 
 // plan compiles a start for this host.
-func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, func(), error) {
+func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	oom := req.Spec.Process != nil && req.Spec.Process.OOMScoreAdj != nil
 	bundle, err := filepath.Abs(req.Bundle)
 	if err != nil {
-		return nil, nil, fmt.Errorf("bundle %s: %w", req.Bundle, err)
+		return nil, fmt.Errorf("bundle %s: %w", req.Bundle, err)
 	}
 	in := &compileInput{
 		spec: req.Spec, bundle: bundle, rootfs: req.Rootfs, extra: req.ExtraFiles,
 		wait: wait,
 	}
 	if in.host, err = thisHost(oom); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	closeFiles, err := in.useCgroup(req.Cgroup)
-	if err != nil {
-		return nil, nil, err
-	}
+	in.useCgroup(req.Cgroup)
 	plan, err := compile(in)
 	if err != nil {
-		closeFiles()
-		return nil, nil, err
+		return nil, err
 	}
-	if err := plan.cloneInto(req.Cgroup); err != nil {
-		closeFiles()
-		return nil, nil, err
-	}
-	return plan, closeFiles, nil
+	plan.cloneInto(req.Cgroup)
+	return plan, nil
 }
 
 // ExecRequest describes another process in a running container.
@@ -94,55 +90,37 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 		return nil, err
 	}
 	in := &compileInput{spec: req.Spec, extra: req.ExtraFiles, host: host}
-	closeFiles, err := in.useCgroup(req.Cgroup)
-	if err != nil {
-		return nil, err
-	}
-	defer closeFiles()
+	in.useCgroup(req.Cgroup)
 	plan, err := compileExec(in, req.Process, inherited{name: "init", file: req.InitPidfd}, req.InitPid)
 	if err != nil {
 		return nil, err
 	}
-	if err := plan.cloneInto(req.Cgroup); err != nil {
-		return nil, err
-	}
-	return r.launch(plan, req.Stdio, nil, nil)
+	plan.cloneInto(req.Cgroup)
+	return r.launch(plan, req.Stdio, nil, launchHooks{})
 }
 
-// useCgroup opens the files by which a process joins the group on v1, and
-// lists what a cgroup mount shows.
-func (in *compileInput) useCgroup(g *cgroup.Group) (closeFiles func(), err error) {
+// useCgroup lists the files by which a process joins the group on v1, and what
+// a cgroup mount shows.
+func (in *compileInput) useCgroup(g *cgroup.Group) {
 	if g == nil {
-		return func() {}, nil
+		return
 	}
-	files, err := g.JoinFiles()
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		in.joins = append(in.joins, inherited{name: filepath.Dir(f.Name()), file: f})
-	}
+	in.joins = g.JoinPaths()
 	for _, m := range g.Mounts() {
 		in.cgroups = append(in.cgroups, cgroupMount{Name: m.Name, Source: m.Source, Links: m.Links})
 	}
-	return func() {
-		for _, f := range files {
-			f.Close()
-		}
-	}, nil
 }
 
 // cloneInto makes the process be born in the group, where the kernel can
 // (cgroup v2).
-func (plan *Plan) cloneInto(g *cgroup.Group) error {
+func (plan *Plan) cloneInto(g *cgroup.Group) {
 	if g == nil {
-		return nil
+		return
 	}
 	if dir := g.CloneFD(); dir != nil {
 		plan.attr.UseCgroupFD = true
 		plan.attr.CgroupFD = int(dir.Fd())
 	}
-	return nil
 }
 
 // Compile makes the plan of a bundle's container without touching the host,
@@ -150,7 +128,6 @@ func (plan *Plan) cloneInto(g *cgroup.Group) error {
 func Compile(spec *specs.Spec, bundle string) (*Plan, error) {
 	return compile(&compileInput{
 		spec: spec, bundle: bundle, host: anyHost(),
-		joins:   []inherited{{name: "of the container"}},
 		cgroups: []cgroupMount{{Source: "/sys/fs/cgroup" + spec.Linux.CgroupsPath}},
 	})
 }

@@ -50,6 +50,9 @@ func TestInsideOfADefaultContainer(t *testing.T) {
 	}
 }
 
+// rlimitSigpending is RLIMIT_SIGPENDING, which package unix lacks.
+const rlimitSigpending = 11
+
 func TestProcessSettings(t *testing.T) {
 	needRoot(t)
 	root := rootfs(t)
@@ -77,8 +80,8 @@ func TestProcessSettings(t *testing.T) {
 		{"sysctl", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmni", "80\n1234", func(s *specs.Spec) {
 			s.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "80", "kernel.shmmni": "1234"}
 		}},
-		{"limits it may not raise are kept", "ulimit -n", fmt.Sprint(ownHardLimit(unix.RLIMIT_NOFILE)), func(s *specs.Spec) {
-			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1 << 21, Soft: 1 << 21}}
+		{"limits it may not raise are kept", "grep pending /proc/self/limits | tr -s ' ' | cut -d' ' -f4", fmt.Sprint(ownHardLimit(rlimitSigpending)), func(s *specs.Spec) {
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_SIGPENDING", Hard: 1 << 21, Soft: 1 << 21}}
 		}},
 		{"device of its own", "ls -l /dev/net/tun | tr -s ' ' | cut -d' ' -f1,3-6", "crw-r----- 5 6 10, 200", func(s *specs.Spec) {
 			mode, uid, gid := os.FileMode(0o640), uint32(5), uint32(6)
@@ -120,7 +123,7 @@ func TestMounts(t *testing.T) {
 			specs.Mount{Destination: "/etc/conf", Source: filepath.Join(src, "f"), Options: []string{"bind"}}},
 		{"tmpfs", "echo x >/scratch/f; stat -f -c %T /scratch; grep ' /scratch ' /proc/self/mountinfo | cut -d' ' -f6", "tmpfs\nrw,nosuid,nodev,noexec,relatime",
 			specs.Mount{Destination: "/scratch", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec", "size=64k"}}},
-		{"recursive read-only", "grep ' /data ' /proc/self/mountinfo | cut -d' ' -f6", "ro,relatime",
+		{"recursive read-only", "grep ' /data ' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1", "ro",
 			specs.Mount{Destination: "/data", Source: src, Options: []string{"rbind", "rro"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

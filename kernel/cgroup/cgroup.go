@@ -52,7 +52,30 @@ type Group struct {
 	branches []branch
 }
 
-// Create makes the group and writes its limits, so that nobody ever runs in it
+// Plan says where the group of that path will be, without making it: enough to
+// compile a container's program while [Group.Make] does the work. A path no group
+// can have is an error here.
+func Plan(path string) (*Group, error) {
+	l, err := place(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Group{path: l.path, mode: l.mode, branches: l.branches}, nil
+}
+
+// Create is [Plan] and [Group.Make] in one.
+func Create(path string, res *specs.LinuxResources) (*Group, error) {
+	g, err := Plan(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.Make(res); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Make makes the group and writes its limits, so that nobody ever runs in it
 // without them. A nil res sets nothing; without device rules in it the group may
 // use every device that the cgroup above it may. Missing parents are made too and, on v2,
 // pass their controllers on; they stay when the group is destroyed (see
@@ -62,28 +85,23 @@ type Group struct {
 // not frozen, and is an [errdefs.ErrConflict] otherwise. What res asks and this
 // host or this package cannot do is an [errdefs.ErrUnsupported] that names the
 // field, found before anything is made. On error nothing new is left but parents.
-func Create(path string, res *specs.LinuxResources) (*Group, error) {
-	l, err := place(path)
-	if err != nil {
-		return nil, err
-	}
-	g := &Group{path: l.path, mode: l.mode, branches: l.branches}
+func (g *Group) Make(res *specs.LinuxResources) error {
 	settings, err := g.compile(res, true)
 	if err != nil {
-		return nil, fmt.Errorf("limit cgroup %s: %w", g.path, err)
+		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
 	}
 	devices, err := compileDevices(res)
 	if err != nil {
-		return nil, fmt.Errorf("limit cgroup %s: %w", g.path, err)
+		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
 	}
 	made, err := g.makeDirs(needed(settings))
 	if err == nil {
 		err = g.setUp(settings, devices)
 	}
 	if err != nil {
-		return nil, errors.Join(err, g.unmake(made))
+		return errors.Join(err, g.unmake(made))
 	}
-	return g, nil
+	return nil
 }
 
 // setUp readies the group for its first process.
@@ -230,33 +248,20 @@ func reopenDir(dir int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// JoinFiles opens the `tasks` file of every v1 hierarchy of the group. A child
-// that has a single thread enters the group by writing "0" to each, before it
-// runs what is to be limited. (A thread that moves itself takes no global lock:
+// JoinPaths are the `tasks` files of the group's v1 hierarchies. A child that
+// has a single thread enters the group by writing "0" to each, before it runs
+// what is to be limited. (A thread that moves itself takes no global lock:
 // cgroup_procs_write_start in the kernel. Writing a pid to cgroup.procs does, and
-// can wait 10 ms for it on a quiet machine.) It is empty on a unified host, where
-// [Group.CloneFD] is all. The caller closes the files.
-func (g *Group) JoinFiles() ([]*os.File, error) {
-	var files []*os.File
+// can wait 10 ms for it on a quiet machine.) Empty on a unified host, where
+// [Group.CloneFD] is all.
+func (g *Group) JoinPaths() []string {
+	var paths []string
 	for i := range g.branches {
-		b := &g.branches[i]
-		if b.v2 {
-			continue
+		if b := &g.branches[i]; !b.v2 {
+			paths = append(paths, b.dir+"/tasks")
 		}
-		fd, err := b.open("tasks", unix.O_WRONLY)
-		if err != nil {
-			closeAll(files)
-			return nil, fmt.Errorf("open tasks of cgroup %s: %w", b.dir, err)
-		}
-		files = append(files, os.NewFile(uintptr(fd), b.dir+"/tasks"))
 	}
-	return files, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
+	return paths
 }
 
 // Close gives back the directory handle. The group stays on the host and the

@@ -63,7 +63,7 @@ func benchmarkLife(b *testing.B, gap time.Duration) {
 		made := time.Now()
 		note("create", made.Sub(start))
 		l := launch{clone: cloneArgs{exitSignal: uint64(unix.SIGCHLD)}}
-		files, err := g.JoinFiles()
+		files, err := joinFiles(g)
 		if err != nil {
 			b.Fatal(err)
 		}

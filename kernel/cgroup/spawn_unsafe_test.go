@@ -44,7 +44,7 @@ func spawnIn(t testing.TB, g *Group, stdin, stdout *os.File, args ...string) int
 	l.envv = []*byte{cstring(t, roleVariable+"=1"), nil}
 	l.clone = cloneArgs{exitSignal: uint64(unix.SIGCHLD)}
 	if g != nil {
-		files, err := g.JoinFiles()
+		files, err := joinFiles(g)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,4 +155,24 @@ func sharedTimes(t testing.TB) *[33]int64 {
 	}
 	t.Cleanup(func() { unix.Munmap(m) })
 	return (*[33]int64)(unsafe.Pointer(&m[0]))
+}
+
+// joinFiles opens what a child writes "0" to.
+func joinFiles(g *Group) ([]*os.File, error) {
+	var files []*os.File
+	for _, path := range g.JoinPaths() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

@@ -209,7 +209,7 @@ func (b *branch) procs() ([]int, error) {
 }
 
 // roster returns the branch that everybody in the group is in: on a hybrid host
-// a v1 branch, as a process may have joined by [Group.JoinFiles] alone.
+// a v1 branch, as a process may have joined by [Group.JoinPaths] alone.
 func (g *Group) roster() *branch {
 	for i := range g.branches {
 		if !g.branches[i].v2 {

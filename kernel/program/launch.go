@@ -59,7 +59,10 @@ type Launch struct {
 	Image *os.File
 	// Stdio are descriptors 0, 1 and 2; nil means closed.
 	Stdio [3]*os.File
-	// Files become descriptors 4 and up. Descriptor 3 is the image's until the
+	// Go is read once before the image is: one byte there says that the image is
+	// complete, its end that there will be none. It becomes descriptor 4.
+	Go *os.File
+	// Files become descriptors 5 and up. Descriptor 3 is the image's until the
 	// program starts.
 	Files []*os.File
 	// Attr gives namespaces, the cgroup and the user mappings. Its PidFD is
@@ -69,8 +72,11 @@ type Launch struct {
 	Name string
 }
 
-// FirstFile is the descriptor number of Launch.Files[0].
-const FirstFile = 4
+// The descriptor numbers of Launch.Go and Launch.Files[0].
+const (
+	GoFile    = 4
+	FirstFile = 5
+)
 
 // Start makes the process; it returns as soon as the interpreter runs. The
 // caller must reap the process.
@@ -79,7 +85,7 @@ func (i *Interpreter) Start(l *Launch) (pid int, pidfd *os.File, err error) {
 	for _, f := range l.Stdio {
 		files = append(files, fdOf(f))
 	}
-	files = append(files, l.Image.Fd())
+	files = append(files, l.Image.Fd(), fdOf(l.Go))
 	for _, f := range l.Files {
 		files = append(files, fdOf(f))
 	}
