@@ -181,8 +181,10 @@ func (p place) awaitReady(ctx context.Context, from *os.File) error {
 
 // reaper reaps a keeper that was started by this process, should it end first.
 type reaper struct {
+	pid   int
 	pidfd *os.File
 	done  sync.WaitGroup
+	err   error // why it was not reaped, once done
 }
 
 func newReaper(pid, fd int) (*reaper, error) {
@@ -192,14 +194,18 @@ func newReaper(pid, fd int) (*reaper, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reaper{pidfd: pidfd}
-	r.done.Go(func() { reap(pid, pidfd) })
+	r := &reaper{pid: pid, pidfd: pidfd}
+	r.done.Go(func() { _, r.err = reap(pid, pidfd) })
 	return r, nil
 }
 
+// close stops waiting; a keeper that has ended by now is reaped.
 func (r *reaper) close() {
 	r.pidfd.Close()
 	r.done.Wait()
+	if r.err != nil {
+		syscall.Wait4(r.pid, nil, syscall.WNOHANG, nil)
+	}
 }
 
 // ParseArgs reads the flags that [Connect] starts a keeper with:

@@ -89,6 +89,30 @@ func TestContainer(t *testing.T) {
 	}
 }
 
+// A container gets nothing of the keeper's.
+func TestContainerInheritsNothing(t *testing.T) {
+	h := newContainerHarness(t)
+	for i := range 3 { // beside others
+		h.start(h.container(fmt.Sprint("c", i), "exec sleep 1000"))
+	}
+	output := func(id string, args ...string) string {
+		r := h.container(id, "")
+		r.Spec.Process.Args = args
+		h.start(r)
+		h.wait(id, "")
+		return logText(readLog(t, h.logPath(id)))
+	}
+	if fds := output("a", "/bin/ls", "/proc/self/fd"); fds != "0\n1\n2\n3\n" { // 3 is the directory
+		t.Errorf("descriptors: %q", fds)
+	}
+	out := output("b", "/bin/cat", "/proc/self/status")
+	for _, want := range []string{"SigBlk:\t0000000000000000\n", "SigIgn:\t0000000000000000\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %q", want, out)
+		}
+	}
+}
+
 func TestContainerStartErrors(t *testing.T) {
 	h := newContainerHarness(t)
 	files := h.keeperFiles()

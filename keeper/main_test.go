@@ -219,7 +219,11 @@ func (h *harness) expectKeeperEnds() {
 	if n != 1 {
 		h.t.Errorf("the keeper does not end: %v", err)
 	}
+	ours := h.reaper != nil
 	h.Close()
+	if err := syscall.Kill(h.Info().Pid, 0); ours && !errors.Is(err, syscall.ESRCH) {
+		h.t.Errorf("the keeper was not reaped: %v", err)
+	}
 }
 
 // sh is a request for a shell command with a log.

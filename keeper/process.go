@@ -62,6 +62,8 @@ func (p *process) signal(sig syscall.Signal) error {
 	switch err := sendSignal(p.pidfd, sig); {
 	case errors.Is(err, unix.ESRCH):
 		return notRunning(p.key)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("signal %d: %w", int(sig), errdefs.ErrInvalid)
 	case err != nil:
 		return fmt.Errorf("signal %s: %w", p.key, err)
 	}

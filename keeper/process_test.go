@@ -56,6 +56,9 @@ func TestExitCodes(t *testing.T) {
 func TestSignal(t *testing.T) {
 	h := newHarness(t)
 	h.start(h.sh("a", "exec sleep 1000"))
+	if err := h.Signal(t.Context(), "a", "", 99); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("signal 99: %v", err)
+	}
 	must(t, h.Signal(t.Context(), "a", "", syscall.SIGTERM))
 	if s := h.wait("a", ""); s.ExitCode != 143 {
 		t.Errorf("exit code %d", s.ExitCode)

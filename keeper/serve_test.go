@@ -273,6 +273,39 @@ func TestAnnouncedExitIsRecorded(t *testing.T) {
 	}
 }
 
+// When the records' filesystem is full a start fails and leaves nothing; an
+// exit is announced all the same, and says what is missing.
+func TestFullRecords(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a tmpfs needs root")
+	}
+	h := newHarness(t)
+	h.expectKeeperEnds()
+	dir := filepath.Join(h.root, "containers")
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=700"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	h.connect()
+	h.start(h.sh("a", "exec sleep 1000"))
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filling the filesystem: %v", err)
+	}
+	if _, err := h.Start(t.Context(), h.sh("b", "exit 0")); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("start: %v", err)
+	}
+	must(t, h.Signal(t.Context(), "a", "", syscall.SIGTERM))
+	if s := h.wait("a", ""); s.ExitCode != 143 || !strings.Contains(s.Error, "no space left") {
+		t.Errorf("status %+v", s)
+	}
+	must(t, os.Remove(ballast))
+	h.start(h.sh("b", "exit 0"))
+	must(t, h.Forget(t.Context(), "a", ""))
+	h.wait("b", "")
+	must(t, h.Forget(t.Context(), "b", ""))
+	h.expectKeeperEnds() // before the filesystem goes
+	h.connect()
+}
+
 func TestManyStartsAtOnce(t *testing.T) {
 	h := newHarness(t)
 	const n = 200
