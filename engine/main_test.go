@@ -116,6 +116,9 @@ func testConfig(dir string) Config {
 		BridgeName: "bt" + name, BridgeSubnet: "10.77.0.0/16", CgroupParent: "/berth-test-" + name, StopTimeout: 10,
 		Version: "test",
 	}
+	if os.Getenv("BERTH_TEST_QUIET") != "" {
+		return cfg
+	}
 	if os.Getenv("BERTH_TEST_LOG") != "" {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	} else {
