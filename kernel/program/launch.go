@@ -41,11 +41,15 @@ func fillSealed(f *os.File, b []byte) error {
 	if _, err := f.Write(b); err != nil {
 		return err
 	}
-	// F_SEAL_FUTURE_WRITE forbids what F_SEAL_WRITE does but spares mappings
-	// that exist; there are none. F_SEAL_WRITE makes the kernel look for them and
-	// wait for every processor: 5 to 10 ms.
-	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS,
-		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_FUTURE_WRITE)
+	// F_SEAL_EXEC (Linux 6.3) forbids to change the mode as well, which a
+	// privileged process of a container could do through /proc/PID/exe to keep
+	// further containers from starting; for an executable it implies the seals
+	// against writing.
+	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS,
+			unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_FUTURE_WRITE)
+	}
 	return err
 }
 

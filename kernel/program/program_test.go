@@ -258,6 +258,9 @@ func TestInterpreterIsTheProcessAndIsSealed(t *testing.T) {
 	if err := os.Truncate(exe, 0); err == nil {
 		t.Error("the executable can be truncated")
 	}
+	if err := os.Chmod(exe, 0); err == nil {
+		t.Error("the executable can be made one that nobody may execute")
+	}
 }
 
 func TestEncodeRefusesProgramsThatDoNotEnd(t *testing.T) {
