@@ -167,6 +167,12 @@ func (b *branch) inheritCpuset() error {
 			continue
 		}
 		value, err := parent.read(file)
+		if err == nil && strings.TrimSpace(value) == "" && parent.dir != parent.mount {
+			// Somebody has made the parent and not come to fill it yet.
+			if err = parent.inheritCpuset(); err == nil {
+				value, err = parent.read(file)
+			}
+		}
 		if err != nil {
 			return err
 		}
