@@ -87,7 +87,7 @@ func (r records) containers() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if e.IsDir() && idPattern.MatchString(e.Name()) {
+		if e.IsDir() && validID(e.Name()) {
 			ids = append(ids, e.Name())
 		}
 	}
@@ -103,7 +103,7 @@ func (r records) exits(id string) (execs []Status, own *Status, err error) {
 	}
 	for _, e := range entries {
 		name, isRecord := strings.CutSuffix(e.Name(), ".json")
-		if !isRecord || !idPattern.MatchString(name) {
+		if !isRecord || !validID(name) {
 			continue
 		}
 		s, err := readStatus(r.exit(key{id, name}))
@@ -136,7 +136,7 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	// A name that idPattern does not match.
+	// A name that validID refuses.
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	err = os.WriteFile(temporary, data, 0o600)
 	if err == nil {

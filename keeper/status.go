@@ -2,10 +2,10 @@ package keeper
 
 import (
 	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/oci"
 )
 
 // ExitCodeLost is the exit code of a process whose end nobody saw, because the
@@ -47,15 +47,18 @@ func (k key) String() string {
 	return "exec " + k.exec + " of container " + k.container
 }
 
-// idPattern is what runc, crun and Docker agree on. It keeps an id usable as
-// the name of a file.
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,127}$`)
+// maxID bounds an id so that it fits a file's name with what is put behind it.
+const maxID = 128
+
+// validID tells whether an id is what runc, crun and Docker agree on, which
+// keeps it usable as the name of a file.
+func validID(id string) bool { return len(id) <= maxID && oci.CheckID(id) == nil }
 
 func (k key) validate() error {
-	if !idPattern.MatchString(k.container) {
+	if !validID(k.container) {
 		return fmt.Errorf("container id %q: %w", k.container, errdefs.ErrInvalid)
 	}
-	if k.exec != "" && !idPattern.MatchString(k.exec) {
+	if k.exec != "" && !validID(k.exec) {
 		return fmt.Errorf("exec id %q: %w", k.exec, errdefs.ErrInvalid)
 	}
 	return nil

@@ -211,7 +211,8 @@ func (c *Container) Delete(force bool) error {
 	return c.dismantle()
 }
 
-// dismantle kills what runs in the container and removes all traces of it.
+// dismantle kills what runs in the container and removes all traces of it; its
+// record last, so that a second try finds what is left.
 func (c *Container) dismantle() error {
 	if len(c.Cgroup.Dirs) > 0 {
 		g, err := c.Group()

@@ -50,7 +50,7 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if err != nil {
 		return code, err
 	}
-	signals := notify(*e.detach)
+	caught := notify(*e.detach)
 	pr, err := a.exec(id, &e, fs.Args()[1:])
 	if err != nil {
 		return exitCode(err), err
@@ -64,7 +64,7 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *e.detach {
 		return 0, nil
 	}
-	return foreground(pr, signals)
+	return foreground(pr, <-caught)
 }
 
 // exec starts the process, while the container is locked against its deletion.
