@@ -111,11 +111,12 @@ func Serve(ctx context.Context, options ServeOptions) error {
 		return fmt.Errorf("keeper: %w", err)
 	}
 	defer life.Close()
-	// A hangup is no reason to end. It is not ignored, which containers would
-	// inherit, but caught.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+	// A hangup is no reason to end. It is caught and not ignored, and so is an
+	// interrupt that the keeper's starter ignored (a shell's background job):
+	// containers would inherit that.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP, syscall.SIGINT)
+	defer signal.Stop(caught)
 	return s.run(ctx, listener)
 }
 
