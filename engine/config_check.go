@@ -177,6 +177,9 @@ func checkNetworkMode(cfg *container.Config, hc *container.HostConfig, nc *netwo
 		if name != string(mode) && !(mode.IsBridge() && name == network.NetworkDefault) {
 			return errUnsupported(fmt.Sprintf("a second network (%s) besides %s", name, mode))
 		}
+		if ep != nil && !mode.IsBridge() && (len(ep.MacAddress) > 0 || ep.IPAMConfig != nil) {
+			return invalidf("conflicting options: an address (--ip, --mac-address) and the network mode %s", mode)
+		}
 		if ep != nil && (len(ep.Links) > 0 || len(ep.Aliases) > 0 || len(ep.DriverOpts) > 0) {
 			return errUnsupported("links, aliases and driver options on the network " + name)
 		}

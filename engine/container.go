@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -17,9 +18,14 @@ import (
 // held for moments. Whoever holds act may read rec without mu, for only holders
 // of act change it; changes are made through update, which takes mu.
 type ctr struct {
-	id  string
-	dir string // StateRoot/containers/ID
-	act chan struct{}
+	id      string
+	dir     string // StateRoot/containers/ID
+	created time.Time
+	act     chan struct{}
+
+	// owed says that the keeper still holds the end of the last run, because
+	// it could not be written down here. Guarded by act.
+	owed bool
 
 	mu      sync.Mutex
 	rec     *record
@@ -40,6 +46,7 @@ type exitResult struct {
 func newCtr(root string, rec *record) *ctr {
 	return &ctr{
 		id:      rec.ID,
+		created: rec.Created,
 		dir:     filepath.Join(root, rec.ID),
 		act:     make(chan struct{}, 1),
 		rec:     rec,
@@ -93,11 +100,25 @@ func (c *ctr) update(fn func(r *record)) error {
 	if err := next.save(c.dir); err != nil {
 		return err
 	}
+	c.show(next)
+	return nil
+}
+
+// note is update for what has happened already, such as an exit: it is true
+// and shown also when it cannot be written. The caller holds act.
+func (c *ctr) note(fn func(r *record)) error {
+	next := c.snapshot()
+	fn(next)
+	err := next.save(c.dir)
+	c.show(next)
+	return err
+}
+
+func (c *ctr) show(rec *record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rec = next
+	c.rec = rec
 	c.wake()
-	return nil
 }
 
 // wake tells everybody who waits to look again. The caller holds mu.

@@ -21,7 +21,12 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opt AttachOpti
 	if err != nil {
 		return nil, err
 	}
-	rec := c.snapshot()
+	// With act: an exit being settled would still have the old run's streams.
+	if err := c.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer c.unlock()
+	rec := c.rec
 	switch st := rec.State.Status; st {
 	case statePaused:
 		return nil, errdefs.WithHint(fmt.Errorf("container %s is paused: %w", short(c.id), errdefs.ErrConflict),

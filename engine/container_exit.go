@@ -41,7 +41,7 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 	if again {
 		next = stateRestarting
 	}
-	err = c.update(func(r *record) {
+	err = c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.ExitCode = next, 0, st.ExitCode
 		r.State.StartedAt, r.State.FinishedAt = st.StartedAt, st.ExitedAt.UTC()
 		r.State.OOMKilled, r.State.Error = st.OOMKilled, st.Error
@@ -49,10 +49,9 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 			r.RestartCount++
 		}
 	})
-	if err != nil {
-		return false, errors.Join(err, released)
+	if c.owed = err != nil; !c.owed { // else the keeper keeps it for the next Open
+		err = e.keeper.forget(ctx, c.id, "")
 	}
-	err = e.keeper.forget(ctx, c.id, "")
 	if st.OOMKilled {
 		e.emitContainer(c.rec, events.ActionOOM, nil)
 	}

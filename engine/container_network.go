@@ -176,8 +176,8 @@ func (e *Engine) endpointSettings(rec *record) map[string]*network.EndpointSetti
 	if ep == nil {
 		ep = &network.EndpointSettings{}
 	}
-	if n, err := e.nets.Inspect(mode.NetworkName()); err == nil && rec.State.active() {
-		ep.NetworkID = n.ID
+	if rec.State.active() {
+		ep.NetworkID = e.networkIDs[mode.NetworkName()]
 	}
 	if a := rec.Attached; a != nil {
 		ep.NetworkID, ep.EndpointID = a.NetworkID, a.EndpointID

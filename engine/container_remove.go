@@ -57,13 +57,11 @@ func (e *Engine) remove(ctx context.Context, c *ctr, opt RemoveOptions) error {
 		return errdefs.WithHint(err, "stop the container before removing it, or force the removal")
 	}
 	c.cancelRestart()
-	if c.rec.State.Status != stateRemoving {
-		if err := c.update(func(r *record) { r.State.Status = stateRemoving }); err != nil {
-			return err
-		}
-	}
-	if err := e.takeApart(ctx, c, opt.Volumes); err != nil {
-		dead := c.update(func(r *record) { r.State.Status, r.State.Error = stateDead, err.Error() })
+	// On a full disk this cannot be written, and removing is the remedy: were
+	// the engine killed on the way, the container would have to be removed again.
+	_ = c.note(func(r *record) { r.State.Status = stateRemoving })
+	if err := errors.Join(e.settleOwed(ctx, c), e.takeApart(ctx, c, opt.Volumes)); err != nil {
+		dead := c.note(func(r *record) { r.State.Status, r.State.Error = stateDead, err.Error() })
 		return errors.Join(fmt.Errorf("remove container %s: %w", c.rec.Name, err), dead)
 	}
 	e.forgetExecs(c)

@@ -52,6 +52,9 @@ func (e *Engine) start(ctx context.Context, c *ctr) error {
 		return err
 	}
 	c.cancelRestart()
+	if err := e.settleOwed(ctx, c); err != nil {
+		return err
+	}
 	err := c.update(func(r *record) {
 		r.State.Status, r.State.Error, r.State.Stopped, r.State.OOMKilled = stateStarting, "", false, false
 	})
@@ -62,13 +65,25 @@ func (e *Engine) start(ctx context.Context, c *ctr) error {
 	if err != nil {
 		return e.startFailed(c, before, err)
 	}
-	err = c.update(func(r *record) {
+	// It runs, whether that can be written down or not; if not, the record says
+	// starting and the next Open finds out.
+	err = c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.StartedAt, r.State.ExitCode = stateRunning, status.Pid, status.StartedAt, 0
 	})
-	if err != nil {
-		return err // the disk is full: the record says starting, reconcile finds it running
-	}
 	e.emitContainer(c.rec, events.ActionStart, nil)
+	return err
+}
+
+// settleOwed drops what the keeper holds of an earlier run. The caller holds
+// act.
+func (e *Engine) settleOwed(ctx context.Context, c *ctr) error {
+	if !c.owed {
+		return nil
+	}
+	if err := e.keeper.forget(ctx, c.id, ""); err != nil {
+		return err
+	}
+	c.owed = false
 	return nil
 }
 
@@ -93,14 +108,13 @@ func (e *Engine) startFailed(c *ctr, before state, cause error) error {
 	if before == stateCreated {
 		back = stateCreated
 	}
-	err := c.update(func(r *record) {
+	err := c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.ExitCode, r.State.Error = back, 0, code, cause.Error()
 		if back == stateExited {
 			r.State.FinishedAt = time.Now().UTC()
 		}
 	})
 	c.noteExit(exitResult{code: code, err: cause.Error()})
-	e.emitContainer(c.rec, events.ActionDie, map[string]string{"exitCode": fmt.Sprint(code)})
 	return errors.Join(fmt.Errorf("start container %s: %w", c.rec.Name, cause), err)
 }
 

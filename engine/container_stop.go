@@ -85,11 +85,14 @@ func (e *Engine) beginStop(ctx context.Context, c *ctr, sig syscall.Signal) (end
 	default:
 		return false, errdefs.As(errdefs.ErrNotModified, fmt.Errorf("container %s is already stopped", short(c.id)))
 	}
-	if err := c.update(func(r *record) { r.State.Stopped = true }); err != nil {
-		return false, err
-	}
+	c.markStopped()
 	return false, e.sendSignal(context.WithoutCancel(ctx), c, sig)
 }
+
+// markStopped keeps the restart policy from what a user ends. That it cannot be
+// written, on a full disk, must not keep anybody from stopping: it is tried
+// again with the exit. The caller holds act.
+func (c *ctr) markStopped() { _ = c.note(func(r *record) { r.State.Stopped = true }) }
 
 // awaitEnd waits for an exit after mark; negative patience has no end.
 func (c *ctr) awaitEnd(ctx context.Context, mark uint64, patience time.Duration) error {
@@ -170,9 +173,7 @@ func (e *Engine) kill(ctx context.Context, c *ctr, sig syscall.Signal) error {
 		return errNotRunning(c.id)
 	}
 	if ends {
-		if err := c.update(func(r *record) { r.State.Stopped = true }); err != nil {
-			return err
-		}
+		c.markStopped()
 	}
 	return e.sendSignal(context.WithoutCancel(ctx), c, sig)
 }

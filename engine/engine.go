@@ -97,6 +97,7 @@ type Engine struct {
 	nets       *network.Store
 	keeper     *keeperLink
 	logWatch   *logWatch
+	networkIDs map[string]string // by name
 	events     *eventLog
 	containers *roster
 	execs      *execIndex
@@ -159,6 +160,10 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 	if e.nets, err = e.openNetworks(ctx); err != nil {
 		return err
 	}
+	e.networkIDs = map[string]string{}
+	for _, n := range e.nets.List() {
+		e.networkIDs[n.Name] = n.ID
+	}
 	if e.logWatch, err = newLogWatch(); err != nil {
 		return err
 	}
@@ -208,11 +213,11 @@ func loadID(path string) (string, error) {
 func (e *Engine) Close() error {
 	e.cancel()
 	e.events.close()
+	e.wg.Wait()
 	var errs []error
 	if e.keeper != nil {
 		errs = append(errs, e.keeper.close())
 	}
-	e.wg.Wait()
 	if e.logWatch != nil {
 		e.logWatch.close()
 	}

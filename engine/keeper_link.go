@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,7 @@ type keeperLink struct {
 
 	mu     sync.Mutex
 	client *keeper.Client
+	closed bool
 }
 
 // findBinary is where berth-oci is when the configuration does not say.
@@ -44,6 +46,9 @@ func findBinary(configured string) string {
 func (l *keeperLink) connect(ctx context.Context) (*keeper.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return nil, fmt.Errorf("engine is closed: %w", errdefs.ErrUnavailable)
+	}
 	if l.client != nil {
 		select {
 		case <-l.client.Done():
@@ -64,6 +69,7 @@ func (l *keeperLink) connect(ctx context.Context) (*keeper.Client, error) {
 func (l *keeperLink) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.client == nil {
 		return nil
 	}

@@ -455,3 +455,6 @@ func demux(t testing.TB, s io.Reader) string {
 
 // foreign is a platform this machine is not.
 func foreign() *ocispec.Platform { return &ocispec.Platform{OS: "linux", Architecture: "s390x"} }
+
+// quietLog is for tests that provoke errors nobody returns.
+func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -125,7 +125,7 @@ func (r *roster) all() []*ctr {
 	}
 	r.mu.RUnlock()
 	slices.SortFunc(list, func(a, b *ctr) int {
-		if n := b.snapshot().Created.Compare(a.snapshot().Created); n != 0 {
+		if n := b.created.Compare(a.created); n != 0 {
 			return n
 		}
 		return strings.Compare(a.id, b.id)
