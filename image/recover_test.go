@@ -159,8 +159,8 @@ func TestDamagedRecord(t *testing.T) {
 	ctx := context.Background()
 	root := filepath.Join(t.TempDir(), "s")
 	s := openAt(t, root)
-	a := smallImage(t, s, "a")
-	smallImage(t, s, "b")
+	a := smallImage(t, s, "lost")
+	smallImage(t, s, "kept")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -168,10 +168,10 @@ func TestDamagedRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openAt(t, root)
-	if _, err := s.Get(ctx, "a"); !errors.Is(err, errdefs.ErrNotFound) {
-		t.Errorf("get a: %v", err)
+	if _, err := s.Get(ctx, "lost"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("get lost: %v", err)
 	}
-	if _, err := s.Get(ctx, "b"); err != nil {
+	if _, err := s.Get(ctx, "kept"); err != nil {
 		t.Error(err)
 	}
 	if err := s.Close(); err != nil {
