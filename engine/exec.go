@@ -241,7 +241,6 @@ func execProcess(rec *record, req *container.ExecCreateRequest, h *hostFacts) (*
 		Rlimits:         rlimits(hc),
 		NoNewPrivileges: sec.noNewPrivileges,
 		OOMScoreAdj:     &hc.OomScoreAdj,
-		ApparmorProfile: appArmorProfile(&sec, hc.Privileged, h),
 	}
 	p.User.Umask = hc.Umask
 	return p, nil

@@ -63,6 +63,9 @@ func (e *Engine) warnings() []string {
 	if !e.host.raiseLimits {
 		list = append(list, "no CAP_SYS_RESOURCE: ulimits above the engine's own cannot be set")
 	}
+	if e.host.appArmor {
+		list = append(list, "AppArmor is on, but containers run unconfined by it: profiles are not supported")
+	}
 	if !e.host.seccomp {
 		list = append(list, "the kernel has no seccomp: system calls are not filtered")
 	}
@@ -71,9 +74,6 @@ func (e *Engine) warnings() []string {
 
 func securityNames(h *hostFacts) []string {
 	list := []string{}
-	if h.appArmor {
-		list = append(list, "name=apparmor")
-	}
 	if h.seccomp {
 		list = append(list, "name=seccomp,profile=builtin")
 	}

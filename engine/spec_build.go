@@ -86,7 +86,6 @@ func specProcess(in *specSources) (*specs.Process, error) {
 		Rlimits:         rlimits(hc),
 		NoNewPrivileges: in.sec.noNewPrivileges,
 		OOMScoreAdj:     &hc.OomScoreAdj,
-		ApparmorProfile: appArmorProfile(&in.sec, hc.Privileged, in.host),
 	}
 	p.User.Umask = hc.Umask
 	if cfg.Tty && hc.ConsoleSize[0]*hc.ConsoleSize[1] > 0 {

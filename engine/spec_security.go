@@ -17,8 +17,6 @@ type securityOptions struct {
 	noNewPrivileges bool
 	// seccomp is the profile's JSON, unconfined, or empty for the default.
 	seccomp string
-	// appArmor is the profile's name, or empty for the default.
-	appArmor string
 }
 
 // parseSecurityOpt reads the options. What would weaken or strengthen the
@@ -41,10 +39,9 @@ func parseSecurityOpt(opts []string, h *hostFacts) (securityOptions, error) {
 		case key == "seccomp":
 			s.seccomp = value
 		case key == "apparmor":
-			if value != unconfined && !h.appArmor {
-				return s, errUnsupported(fmt.Sprintf("--security-opt apparmor=%s on a host without AppArmor", value))
+			if value != unconfined {
+				return s, errUnsupported("--security-opt apparmor=" + value)
 			}
-			s.appArmor = value
 		case key == "label" && value == "disable":
 			// No labels are set anyway.
 		case key == "label", key == "writable-cgroups":
@@ -102,13 +99,4 @@ func seccompProfile(s *specs.Spec, sec *securityOptions, privileged bool, h *hos
 		return nil, fmt.Errorf("default seccomp profile: %w", err)
 	}
 	return p, nil
-}
-
-// appArmorProfile is empty unless the kernel has AppArmor and the request
-// names a profile. The engine loads no profile of its own yet.
-func appArmorProfile(sec *securityOptions, privileged bool, h *hostFacts) string {
-	if !h.appArmor || privileged && sec.appArmor == "" {
-		return ""
-	}
-	return sec.appArmor
 }
