@@ -56,6 +56,9 @@ func (c *compiler) attachRoot() error {
 	switch {
 	case c.in.rootfs != nil && c.ownMounts():
 		c.root = c.inherit(inherited{name: "rootfs", file: c.in.rootfs})
+		// It may be a copy of a mount others share: what is mounted in it must
+		// not show there.
+		c.setAttr("keep root private", c.root, true, 0, 0, unix.MS_PRIVATE)
 	case c.in.rootfs != nil:
 		return invalid("linux.namespaces: a root filesystem of layers needs a mount namespace")
 	case c.ownMounts():
