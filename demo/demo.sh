@@ -53,7 +53,9 @@ explain_failure() {
 # --- the steps ---
 
 install_packages() {
-	demo/install-packages.sh ca-certificates busybox-static mmdebstrap postgresql-client
+	local names=(ca-certificates busybox-static mmdebstrap)
+	command -v psql || names+=(postgresql-client)
+	demo/install-packages.sh "${names[@]}"
 }
 
 build() { make --no-print-directory build; }
