@@ -167,8 +167,8 @@ func checkNetworkMode(cfg *container.Config, hc *container.HostConfig, nc *netwo
 		}
 	}
 	if mode.IsUserDefined() {
-		return errdefs.As(errdefs.ErrNotFound, errdefs.WithHint(fmt.Errorf("network %s not found", mode),
-			"there are bridge, host, none and container:NAME"))
+		// Not ErrNotFound: at a create, docker takes that for a missing image.
+		return errdefs.WithHint(invalidf("network %s not found", mode), "there are bridge, host, none and container:NAME")
 	}
 	if nc == nil {
 		return nil

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 )
@@ -80,7 +79,7 @@ func nameHost(cfg *container.Config, hc *container.HostConfig, id string) error 
 // checkHostname keeps to what sethostname(2) and /etc/hosts can take.
 func checkHostname(name string) error {
 	if len(name) > 63 || strings.ContainsAny(name, " \t\n\x00/") {
-		return fmt.Errorf("invalid hostname %q: %w", name, errdefs.ErrInvalid)
+		return invalidf("invalid hostname %q", name)
 	}
 	return nil
 }

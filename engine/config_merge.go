@@ -115,7 +115,7 @@ func mergePorts(req network.PortSet, img map[string]struct{}) (network.PortSet, 
 func commandLine(cfg *container.Config) (file string, args []string, err error) {
 	all := append(slices.Clone([]string(cfg.Entrypoint)), cfg.Cmd...)
 	if len(all) == 0 || all[0] == "" {
-		return "", nil, errdefs.WithHint(fmt.Errorf("no command specified: %w", errdefs.ErrInvalid),
+		return "", nil, errdefs.WithHint(invalidf("no command specified"),
 			"the image has no entrypoint or command; give one after the image's name")
 	}
 	return all[0], all[1:], nil
@@ -127,7 +127,7 @@ func cleanWorkingDir(cfg *container.Config) error {
 		return nil
 	}
 	if !path.IsAbs(cfg.WorkingDir) {
-		return fmt.Errorf("working directory %q is not an absolute path: %w", cfg.WorkingDir, errdefs.ErrInvalid)
+		return invalidf("working directory %q is not an absolute path", cfg.WorkingDir)
 	}
 	cfg.WorkingDir = path.Clean(cfg.WorkingDir)
 	return nil

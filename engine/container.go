@@ -2,12 +2,10 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -95,7 +93,7 @@ func (c *ctr) update(fn func(r *record)) error {
 	from := next.State.Status
 	fn(next)
 	if to := next.State.Status; to != from && !allowed(from, to) {
-		return fmt.Errorf("container %s cannot go from %s to %s: %w", short(c.id), from, to, errdefs.ErrConflict)
+		return conflictf("container %s cannot go from %s to %s", short(c.id), from, to)
 	}
 	if err := next.save(c.dir); err != nil {
 		return err
@@ -178,11 +176,6 @@ func (c *ctr) exitCount() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.exits
-}
-
-// errNotRunning is the conflict of everything that needs a process.
-func errNotRunning(id string) error {
-	return fmt.Errorf("container %s is not running: %w", short(id), errdefs.ErrConflict)
 }
 
 // short is the id as users see it in lists.

@@ -29,12 +29,12 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opt AttachOpti
 	rec := c.rec
 	switch st := rec.State.Status; st {
 	case statePaused:
-		return nil, errdefs.WithHint(fmt.Errorf("container %s is paused: %w", short(c.id), errdefs.ErrConflict),
+		return nil, errdefs.WithHint(conflictf("container %s is paused", short(c.id)),
 			"unpause the container before attaching")
 	case stateRestarting:
-		return nil, fmt.Errorf("container %s is restarting, wait until it runs: %w", short(c.id), errdefs.ErrConflict)
+		return nil, conflictf("container %s is restarting, wait until it runs", short(c.id))
 	case stateRemoving, stateDead:
-		return nil, fmt.Errorf("container %s is %s: %w", short(c.id), st, errdefs.ErrConflict)
+		return nil, conflictf("container %s is %s", short(c.id), st)
 	}
 	if !opt.Stream {
 		return e.replayOnly(ctx, ref, rec, opt)

@@ -28,7 +28,7 @@ func (e *Engine) ContainerCommit(ctx context.Context, opt CommitOptions) (string
 	defer c.unlock()
 	switch st := c.rec.State.Status; st {
 	case stateRemoving, stateDead, stateCreating:
-		return "", fmt.Errorf("cannot commit container %s, which is %s: %w", c.rec.Name, st, errdefs.ErrConflict)
+		return "", conflictf("cannot commit container %s, which is %s", c.rec.Name, st)
 	}
 	img, err := e.commit(ctx, c, &opt)
 	if err != nil {
@@ -44,7 +44,7 @@ func (e *Engine) ContainerCommit(ctx context.Context, opt CommitOptions) (string
 func (e *Engine) commit(ctx context.Context, c *ctr, opt *CommitOptions) (img *image.Image, err error) {
 	parent, err := e.images.Get(ctx, c.rec.ImageID.String())
 	if errors.Is(err, errdefs.ErrNotFound) {
-		return nil, errdefs.WithHint(fmt.Errorf("its image %s has been removed: %w", c.rec.ImageID, errdefs.ErrConflict),
+		return nil, errdefs.WithHint(conflictf("its image %s has been removed", c.rec.ImageID),
 			"export the container instead")
 	}
 	if err != nil {

@@ -155,7 +155,8 @@ func (e *Engine) pinJoined(hc *container.HostConfig) error {
 	pin := func(ref string) (string, error) {
 		c, err := e.containers.get(ref)
 		if err != nil {
-			return "", fmt.Errorf("join namespaces: %w", err)
+			// Not ErrNotFound: at a create, docker takes that for a missing image.
+			return "", invalidf("join namespaces: %v", err)
 		}
 		return "container:" + c.id, nil
 	}
@@ -188,7 +189,7 @@ func (e *Engine) pinJoined(hc *container.HostConfig) error {
 func (e *Engine) checkShareable(mode container.IpcMode) error {
 	c, err := e.containers.get(mode.Container())
 	if err != nil {
-		return fmt.Errorf("join IPC namespace: %w", err)
+		return invalidf("join IPC namespace: %v", err)
 	}
 	if c.snapshot().HostConfig.IpcMode.IsShareable() {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -43,7 +42,7 @@ func (e *Engine) openRoot(ctx context.Context, c *ctr) (root *os.File, done func
 	case stateCreated, stateExited, stateRestarting:
 	default:
 		c.unlock()
-		return nil, nil, fmt.Errorf("it is %s: %w", st, errdefs.ErrConflict)
+		return nil, nil, conflictf("it is %s", st)
 	}
 	root, err = e.images.MountDetached(ctx, c.id)
 	if err != nil {

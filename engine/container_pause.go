@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/moby/moby/api/types/events"
 )
@@ -22,9 +21,9 @@ func (e *Engine) ContainerPause(ctx context.Context, ref string) error {
 	switch c.rec.State.Status {
 	case stateRunning:
 	case statePaused:
-		return fmt.Errorf("container %s is already paused: %w", short(c.id), errdefs.ErrConflict)
+		return conflictf("container %s is already paused", short(c.id))
 	case stateRestarting:
-		return fmt.Errorf("container %s is restarting, wait until it runs: %w", short(c.id), errdefs.ErrConflict)
+		return conflictf("container %s is restarting, wait until it runs", short(c.id))
 	default:
 		return errNotRunning(c.id)
 	}
@@ -65,7 +64,7 @@ func (e *Engine) ContainerUnpause(ctx context.Context, ref string) error {
 	}
 	defer c.unlock()
 	if c.rec.State.Status != statePaused {
-		return fmt.Errorf("container %s is not paused: %w", short(c.id), errdefs.ErrConflict)
+		return conflictf("container %s is not paused", short(c.id))
 	}
 	return e.thaw(c)
 }

@@ -53,7 +53,7 @@ func (e *Engine) remove(ctx context.Context, c *ctr, opt RemoveOptions) error {
 	}
 	defer c.unlock()
 	if st := c.rec.State.Status; c.rec.State.active() || st == stateRestarting && !opt.Force {
-		err := fmt.Errorf("cannot remove container %s: container is %s: %w", c.rec.Name, c.rec.State.shown(), errdefs.ErrConflict)
+		err := conflictf("cannot remove container %s: container is %s", c.rec.Name, c.rec.State.shown())
 		return errdefs.WithHint(err, "stop the container before removing it, or force the removal")
 	}
 	c.cancelRestart()

@@ -95,9 +95,9 @@ func startable(rec *record) error {
 	case stateRunning, stateStarting:
 		return errdefs.As(errdefs.ErrNotModified, fmt.Errorf("container %s is already running", short(rec.ID)))
 	case statePaused:
-		return errdefs.WithHint(fmt.Errorf("cannot start a paused container: %w", errdefs.ErrConflict), "unpause it instead")
+		return errdefs.WithHint(conflictf("cannot start a paused container"), "unpause it instead")
 	}
-	return fmt.Errorf("container %s is %s and cannot be started: %w", short(rec.ID), rec.State.Status, errdefs.ErrConflict)
+	return conflictf("container %s is %s and cannot be started", short(rec.ID), rec.State.Status)
 }
 
 // startFailed puts the container back and keeps the reason in its record. One
@@ -114,7 +114,7 @@ func (e *Engine) startFailed(c *ctr, before state, cause error) error {
 			r.State.FinishedAt = time.Now().UTC()
 		}
 	})
-	c.noteExit(exitResult{code: code, err: cause.Error()})
+	c.noteExit(exitResult{code: code}) // the cause is the starter's to hear
 	return errors.Join(fmt.Errorf("start container %s: %w", c.rec.Name, cause), err)
 }
 

@@ -262,9 +262,9 @@ func TestCreateFailures(t *testing.T) {
 		{"name taken", "taken", request("true"), errdefs.ErrConflict, `"taken" is already in use`},
 		{"bad name", "a/b", request("true"), errdefs.ErrInvalid, "invalid container name"},
 		{"memory", "", change(func(r *container.CreateRequest) { r.HostConfig.Memory = 1 << 20 }), errdefs.ErrInvalid, "minimum memory limit allowed is 6MB"},
-		{"network", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "mesh" }), errdefs.ErrNotFound, "network mesh not found"},
+		{"network", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "mesh" }), errdefs.ErrInvalid, "network mesh not found"},
 		{"volume", "", change(func(r *container.CreateRequest) { r.HostConfig.Binds = []string{"data:/data"} }), errdefs.ErrUnsupported, "named volume"},
-		{"join", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "container:none" }), errdefs.ErrNotFound, "no such container: none"},
+		{"join", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "container:none" }), errdefs.ErrInvalid, "no such container: none"},
 		{"no command", "", change(func(r *container.CreateRequest) { r.Cmd, r.Entrypoint = nil, []string{""} }), nil, ""},
 		{"rm and restart", "", change(func(r *container.CreateRequest) {
 			r.HostConfig.AutoRemove, r.HostConfig.RestartPolicy.Name = true, "always"

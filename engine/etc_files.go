@@ -53,7 +53,7 @@ func (in *etcInput) hostsFile() ([]byte, error) {
 		}
 		if addr == hostGateway {
 			if !in.gateway.IsValid() {
-				return nil, errdefs.WithHint(fmt.Errorf("host-gateway of %q: %w", entry, errdefs.ErrInvalid),
+				return nil, errdefs.WithHint(invalidf("no gateway for host-gateway in %q", entry),
 					"the container's network has no gateway; give an address instead")
 			}
 			addr = in.gateway.String()

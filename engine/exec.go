@@ -57,10 +57,10 @@ func runningFor(rec *record) error {
 	case stateRunning:
 		return nil
 	case statePaused:
-		return errdefs.WithHint(fmt.Errorf("container %s is paused: %w", short(rec.ID), errdefs.ErrConflict),
+		return errdefs.WithHint(conflictf("container %s is paused", short(rec.ID)),
 			"unpause the container before exec")
 	case stateRestarting:
-		return fmt.Errorf("container %s is restarting, wait until it runs: %w", short(rec.ID), errdefs.ErrConflict)
+		return conflictf("container %s is restarting, wait until it runs", short(rec.ID))
 	}
 	return errNotRunning(rec.ID)
 }
@@ -153,9 +153,9 @@ func (c *ctr) claimExec(x *execution) error {
 
 func errExecUsed(id string, st execState) error {
 	if st == execEnded {
-		return fmt.Errorf("exec command %s has already run: %w", short(id), errdefs.ErrConflict)
+		return conflictf("exec command %s has already run", short(id))
 	}
-	return fmt.Errorf("exec command %s is already running: %w", short(id), errdefs.ErrConflict)
+	return conflictf("exec command %s is already running", short(id))
 }
 
 func endExec(x *execution, code int, at time.Time) {
@@ -326,7 +326,7 @@ func (e *Engine) ExecResize(ctx context.Context, id string, height, width uint) 
 		return err
 	}
 	if c.snapshotExec(x).Status != execRunning {
-		return fmt.Errorf("exec %s is not running: %w", short(id), errdefs.ErrConflict)
+		return conflictf("exec %s is not running", short(id))
 	}
 	return e.keeper.resize(ctx, c.id, id, height, width)
 }

@@ -55,10 +55,6 @@ func refuseResources(r *container.Resources) error {
 	return nil
 }
 
-func invalidf(format string, args ...any) error {
-	return errdefs.As(errdefs.ErrInvalid, fmt.Errorf(format, args...))
-}
-
 func checkMemory(r *container.Resources, h *hostFacts, update bool, warn func(string)) error {
 	if r.Memory != 0 && r.Memory < minMemory {
 		return errdefs.WithHint(invalidf("minimum memory limit allowed is 6MB"), "give --memory at least 6m")

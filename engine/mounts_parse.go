@@ -79,13 +79,13 @@ func refuseDuplicates(list []mountPoint, tmpfs []tmpfsMount) error {
 }
 
 func errDuplicateMount(dest string) error {
-	return fmt.Errorf("duplicate mount point: %s: %w", dest, errdefs.ErrInvalid)
+	return invalidf("duplicate mount point: %s", dest)
 }
 
 // parseBind reads source:destination[:options] or a lone destination.
 func parseBind(raw string) (mountPoint, error) {
 	bad := func(why string) (mountPoint, error) {
-		return mountPoint{}, fmt.Errorf("invalid volume specification %q: %s: %w", raw, why, errdefs.ErrInvalid)
+		return mountPoint{}, invalidf("invalid volume specification %q: %s", raw, why)
 	}
 	parts := strings.Split(raw, ":")
 	var source, dest, mode string
@@ -145,7 +145,7 @@ func applyBindMode(m *mountPoint, mode string) error {
 // parseMountSpec reads one entry of HostConfig.Mounts (--mount).
 func parseMountSpec(spec *mount.Mount) (mountPoint, error) {
 	bad := func(why string) (mountPoint, error) {
-		return mountPoint{}, fmt.Errorf("invalid mount config for type %q: %s: %w", spec.Type, why, errdefs.ErrInvalid)
+		return mountPoint{}, invalidf("invalid mount config for type %q: %s", spec.Type, why)
 	}
 	dest, err := cleanDestination(spec.Target)
 	if err != nil {
@@ -235,9 +235,4 @@ func cleanDestination(dest string) (string, error) {
 func errNamedVolume(name string) error {
 	return errdefs.WithHint(fmt.Errorf("named volume %q: %w", name, errdefs.ErrUnsupported),
 		"use an absolute host path instead of a volume's name")
-}
-
-// errUnsupported refuses a flag or field that this version does not do.
-func errUnsupported(what string) error {
-	return fmt.Errorf("%s: %w", what, errdefs.ErrUnsupported)
 }

@@ -57,7 +57,7 @@ func tmpfsFromSpec(spec *mount.Mount) (tmpfsMount, error) {
 		return tmpfsMount{}, fmt.Errorf("invalid mount config for type \"tmpfs\": %w", errdefs.As(errdefs.ErrInvalid, err))
 	}
 	if spec.Source != "" {
-		return tmpfsMount{}, fmt.Errorf("invalid mount config for type \"tmpfs\": source must not be set: %w", errdefs.ErrInvalid)
+		return tmpfsMount{}, invalidf("invalid mount config for type \"tmpfs\": source must not be set")
 	}
 	var opts []string
 	if spec.ReadOnly {
@@ -115,7 +115,7 @@ func mergeTmpfsOptions(opts []string) ([]string, error) {
 		if hasValue && tmpfsValues[key] {
 			group = key
 		} else if hasValue || group == "" {
-			return nil, fmt.Errorf("invalid tmpfs option %q: %w", opt, errdefs.ErrInvalid)
+			return nil, invalidf("invalid tmpfs option %q", opt)
 		}
 		if !seen[group] {
 			seen[group] = true

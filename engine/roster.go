@@ -3,7 +3,6 @@ package engine
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,10 +35,10 @@ func (r *roster) reserve(name, id string) (string, error) {
 	}
 	name = strings.TrimPrefix(name, "/")
 	if !nameRule.MatchString(name) {
-		return "", fmt.Errorf("invalid container name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: %w", name, errdefs.ErrInvalid)
+		return "", invalidf("invalid container name %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	if holder, taken := r.names[name]; taken {
-		err := fmt.Errorf("container name %q is already in use by container %s: %w", name, short(holder), errdefs.ErrConflict)
+		err := conflictf("container name %q is already in use by container %s", name, short(holder))
 		return "", errdefs.WithHint(err, "remove or rename that container, or choose another name")
 	}
 	r.names[name] = id
@@ -90,7 +89,7 @@ func (r *roster) remove(c *ctr, name string) {
 // id prefix, in this order.
 func (r *roster) get(ref string) (*ctr, error) {
 	if ref == "" {
-		return nil, fmt.Errorf("no container named: %w", errdefs.ErrInvalid)
+		return nil, invalidf("no container named")
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -106,7 +105,7 @@ func (r *roster) get(ref string) (*ctr, error) {
 			continue
 		}
 		if found != nil {
-			return nil, fmt.Errorf("container id prefix %s is ambiguous: %w", ref, errdefs.ErrInvalid)
+			return nil, invalidf("container id prefix %s is ambiguous", ref)
 		}
 		found = c
 	}
@@ -131,10 +130,6 @@ func (r *roster) all() []*ctr {
 		return strings.Compare(a.id, b.id)
 	})
 	return list
-}
-
-func errNoContainer(ref string) error {
-	return errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such container: %s", ref))
 }
 
 // newID returns 64 random hex digits, as Docker's ids. The first twelve are

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/berth-containers/berth/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -64,7 +63,7 @@ func normalizeCaps(available, names []string) ([]string, error) {
 			c = "CAP_" + c
 		}
 		if c != allCaps && !slices.Contains(available, c) {
-			return nil, fmt.Errorf("unknown capability or not available on this host: %q: %w", name, errdefs.ErrInvalid)
+			return nil, invalidf("unknown capability or not available on this host: %q", name)
 		}
 		list = append(list, c)
 	}

@@ -68,7 +68,7 @@ var deviceRule = regexp.MustCompile(`^([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3
 func parseDeviceRule(text string) (specs.LinuxDeviceCgroup, error) {
 	m := deviceRule.FindStringSubmatch(text)
 	if m == nil {
-		return specs.LinuxDeviceCgroup{}, fmt.Errorf("invalid device cgroup rule %q: %w", text, errdefs.ErrInvalid)
+		return specs.LinuxDeviceCgroup{}, invalidf("invalid device cgroup rule %q", text)
 	}
 	rule := specs.LinuxDeviceCgroup{Allow: true, Type: m[1], Access: m[4]}
 	for i, to := range []**int64{&rule.Major, &rule.Minor} {
@@ -96,7 +96,7 @@ func resolveDevices(list []container.DeviceMapping) ([]device, error) {
 			access = "rwm"
 		}
 		if strings.Trim(access, "rwm") != "" {
-			return nil, fmt.Errorf("device %s: invalid permissions %q: %w", m.PathOnHost, access, errdefs.ErrInvalid)
+			return nil, invalidf("device %s: invalid permissions %q", m.PathOnHost, access)
 		}
 		inside := firstNonEmpty(m.PathInContainer, m.PathOnHost)
 		found, err := devicesAt(m.PathOnHost, inside)

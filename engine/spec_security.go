@@ -54,7 +54,7 @@ func parseSecurityOpt(opts []string, h *hostFacts) (securityOptions, error) {
 }
 
 func badSecurityOpt(opt string) error {
-	return fmt.Errorf("invalid --security-opt: %q: %w", opt, errdefs.ErrInvalid)
+	return invalidf("invalid --security-opt: %q", opt)
 }
 
 // checkSeccomp refuses a profile that cannot be read, so that create fails and

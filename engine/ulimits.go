@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/berth-containers/berth/errdefs"
 	"github.com/docker/go-units"
 )
 
@@ -17,12 +16,12 @@ func (h *hostFacts) checkUlimits(list []*units.Ulimit) (checked []*units.Ulimit,
 	for _, u := range list {
 		most, known := h.rlimits[rlimitName(u.Name)]
 		if !known {
-			return nil, nil, fmt.Errorf("invalid ulimit type: %s: %w", u.Name, errdefs.ErrInvalid)
+			return nil, nil, invalidf("invalid ulimit type: %s", u.Name)
 		}
 		c := *u
 		// -1 is "unlimited" and, as an unsigned number, above everything.
 		if uint64(c.Soft) > uint64(c.Hard) {
-			return nil, nil, fmt.Errorf("ulimit %s: soft limit must not exceed the hard limit: %w", u.Name, errdefs.ErrInvalid)
+			return nil, nil, invalidf("ulimit %s: soft limit must not exceed the hard limit", u.Name)
 		}
 		if !h.raiseLimits && uint64(c.Hard) > most {
 			warnings = append(warnings, fmt.Sprintf(

@@ -1,0 +1,32 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+// invalidf is an error of the class ErrInvalid.
+func invalidf(format string, args ...any) error {
+	return errdefs.As(errdefs.ErrInvalid, fmt.Errorf(format, args...))
+}
+
+// conflictf is an error of the class ErrConflict.
+func conflictf(format string, args ...any) error {
+	return errdefs.As(errdefs.ErrConflict, fmt.Errorf(format, args...))
+}
+
+// errUnsupported refuses a flag or field that this version does not do.
+func errUnsupported(what string) error {
+	return fmt.Errorf("%s: %w", what, errdefs.ErrUnsupported)
+}
+
+// errNotRunning is the conflict of everything that needs a process.
+func errNotRunning(id string) error {
+	return conflictf("container %s is not running", short(id))
+}
+
+// errNoContainer: nothing is called ref.
+func errNoContainer(ref string) error {
+	return errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such container: %s", ref))
+}
