@@ -1,0 +1,226 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/berth-containers/berth/bench/measure"
+)
+
+// Plot is the file name by which the Markdown shows the plot.
+const Plot = "start.svg"
+
+// WriteMarkdown writes all tables, the machine and the method. plot says
+// whether the plot is beside it.
+func (r *Results) WriteMarkdown(w io.Writer, plot bool) error {
+	var b strings.Builder
+	b.WriteString("# Benchmarks\n\nWritten by `make bench`. Change the benchmarks, not this file.\n\n")
+	if r.Quick {
+		b.WriteString("**A quick run: few rounds, for a first look only.**\n\n")
+	}
+	if plot {
+		fmt.Fprintf(&b, "![Time from the command to its end, of Berth and its peers](%s)\n\n", Plot)
+	}
+	r.writeHeadlines(&b)
+	r.writeMachine(&b)
+	r.writeTimings(&b, Runtimes, "OCI runtimes")
+	r.writeThroughput(&b)
+	r.writeTimings(&b, Engines, "Engines")
+	r.writeMemory(&b)
+	r.writePrograms(&b)
+	b.WriteString(method)
+	for _, note := range r.Notes {
+		fmt.Fprintf(&b, "- %s\n", note)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writeHeadlines compares Berth with the fastest peer of each case.
+func (r *Results) writeHeadlines(b *strings.Builder) {
+	t := table{head: []string{"median wall time, ms", "Berth", "fastest peer", "", "Berth/peer, one after the other", "paced"}}
+	for _, kind := range []string{Runtimes, Engines} {
+		for _, name := range r.cases(kind) {
+			peer := r.fastestPeer(kind, name)
+			own := r.timing(kind, name, Tight, berth(kind))
+			if peer == nil || own == nil {
+				continue
+			}
+			paced := ratio(r.timing(kind, name, Paced, berth(kind)), r.timing(kind, name, Paced, peer.Candidate))
+			t.add(berth(kind)+" "+name, figure(measure.Median(own.WallMS)), figure(measure.Median(peer.WallMS)), peer.Candidate,
+				interval(ratio(own, peer)), interval(paced))
+		}
+	}
+	if len(t.rows) > 0 {
+		fmt.Fprintf(b, "## In short\n\n%s\n", &t)
+	}
+}
+
+func (r *Results) fastestPeer(kind, name string) *Timing {
+	var fastest *Timing
+	for _, c := range r.candidates(kind, name) {
+		t := r.timing(kind, name, Tight, c)
+		if t == nil || !r.isPeer(kind, c) {
+			continue
+		}
+		if fastest == nil || measure.Median(t.WallMS) < measure.Median(fastest.WallMS) {
+			fastest = t
+		}
+	}
+	return fastest
+}
+
+// isPeer: a candidate that is not Berth's, nor a mere process for scale.
+func (r *Results) isPeer(kind, name string) bool {
+	return name != berth(kind) && slices.ContainsFunc(r.Programs, func(p Program) bool { return p.Kind == kind && p.Name == name })
+}
+
+func interval(v measure.Ratio) string {
+	if v == (measure.Ratio{}) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", v.Value, v.Low, v.High)
+}
+
+func (r *Results) writeMachine(b *strings.Builder) {
+	m := &r.Machine
+	fmt.Fprintf(b, "## The machine\n\n%s, %d processors, %d MiB; Linux %s, %s; %s.\n", m.CPU, m.CPUs, m.MemoryMiB, m.Kernel, m.System, m.Cgroups)
+	fmt.Fprintf(b, "%s, %.0f s. Load average (1, 5, 15 minutes) %s before, %s after.\n\n",
+		m.Begin.UTC().Format("2006-01-02 15:04 UTC"), m.End.Sub(m.Begin).Seconds(), m.LoadAtBegin, m.LoadAtEnd)
+}
+
+func (r *Results) writeTimings(b *strings.Builder, kind, title string) {
+	cases := r.cases(kind)
+	if len(cases) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "## %s\n\n", title)
+	for _, name := range cases {
+		fmt.Fprintf(b, "### %s\n\n%s\n", name, r.timingTable(kind, name))
+	}
+}
+
+func (r *Results) timingTable(kind, name string) *table {
+	t := &table{head: []string{
+		"", "wall ms", "min", "× Berth", "CPU ms", "paced: wall ms", "min", "× Berth", "CPU ms", "peak KiB", "page faults", "switches", "n",
+	}}
+	for _, c := range r.candidates(kind, name) {
+		row := []string{c}
+		for _, loop := range []string{Tight, Paced} {
+			row = append(row, timeCells(r.timing(kind, name, loop, c), r.timing(kind, name, loop, berth(kind)))...)
+		}
+		t.add(append(row, workCells(r.timing(kind, name, Tight, c), r.timing(kind, name, Paced, c))...)...)
+	}
+	for _, p := range r.Programs {
+		if p.Kind == kind && p.Missing != "" {
+			t.add(p.Name, "missing: "+p.Missing)
+		}
+	}
+	return t
+}
+
+// timeCells are median, minimum, ratio and processor time.
+func timeCells(t, own *Timing) []string {
+	if t == nil {
+		return []string{"–", "–", "–", "–"}
+	}
+	relative := "–"
+	if v := ratio(t, own); v.Value != 0 {
+		relative = figure(v.Value)
+	}
+	return []string{figure(measure.Median(t.WallMS)), figure(measure.Min(t.WallMS)), relative, figure(measure.Median(t.CPUMS))}
+}
+
+// workCells are what a command takes apart from time, and how often it was run
+// in each loop.
+func workCells(tight, paced *Timing) []string {
+	var counts []string
+	var all Timing
+	for _, t := range []*Timing{tight, paced} {
+		if t == nil {
+			continue
+		}
+		counts = append(counts, fmt.Sprint(len(t.WallMS)))
+		all.PeakKiB = append(all.PeakKiB, t.PeakKiB...)
+		all.Faults = append(all.Faults, t.Faults...)
+		all.Switches = append(all.Switches, t.Switches...)
+	}
+	return []string{
+		fmt.Sprintf("%.0f", measure.Median(all.PeakKiB)), fmt.Sprintf("%.0f", measure.Median(all.Faults)),
+		fmt.Sprintf("%.0f", measure.Median(all.Switches)), strings.Join(counts, "+"),
+	}
+}
+
+func (r *Results) writeThroughput(b *strings.Builder) {
+	if len(r.Throughput) == 0 {
+		return
+	}
+	t := table{head: []string{"", "containers per second", "least", "most", "Berth ×", "CPU ms each"}}
+	var own []float64
+	for _, p := range r.Throughput {
+		if p.Candidate == BerthRuntime {
+			own = p.PerSecond
+		}
+	}
+	for _, p := range r.Throughput {
+		relative := "–"
+		if v := measure.MedianRatio(own, p.PerSecond); v.Value != 0 {
+			relative = figure(v.Value)
+		}
+		t.add(p.Candidate, figure(measure.Median(p.PerSecond)), figure(measure.Min(p.PerSecond)), figure(slices.Max(p.PerSecond)),
+			relative, figure(measure.Median(p.CPUMS)))
+	}
+	for _, p := range r.Programs {
+		if p.Kind == Runtimes && p.Missing != "" {
+			t.add(p.Name, "missing: "+p.Missing)
+		}
+	}
+	fmt.Fprintf(b, "### Throughput: run, default spec, %d callers at a time\n\n%s\n", r.Throughput[0].Callers, &t)
+}
+
+func (r *Results) writeMemory(b *strings.Builder) {
+	if len(r.Memory) == 0 {
+		return
+	}
+	t := table{head: []string{"", "per container, KiB", "without containers, MiB", "containers", "without them, KiB", "with them, KiB"}}
+	for _, m := range r.Memory {
+		t.add(m.Candidate, figure(m.PerContainerKiB()), figure(m.IdleMiB()), fmt.Sprint(m.Containers), parts(m.IdleKiB), parts(m.LoadedKiB))
+	}
+	for _, p := range r.Programs {
+		if p.Kind == Engines && p.Missing != "" {
+			t.add(p.Name, "missing: "+p.Missing)
+		}
+	}
+	fmt.Fprintf(b, "### Memory of the engine's own processes (PSS), containers idle\n\n%s\n", &t)
+}
+
+// parts lists programs with what they occupy.
+func parts(kib map[string]int64) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(kib)) {
+		list = append(list, fmt.Sprintf("%s %d", name, kib[name]))
+	}
+	if list == nil {
+		return "nothing runs"
+	}
+	return strings.Join(list, ", ")
+}
+
+func (r *Results) writePrograms(b *strings.Builder) {
+	t := table{head: []string{"program", "version", "size, MiB"}}
+	for _, p := range r.Programs {
+		if p.Missing != "" {
+			t.add(p.Name, "missing: "+p.Missing)
+			continue
+		}
+		t.add(p.Name, p.Version, figure(float64(p.Bytes)/(1<<20)))
+	}
+	fmt.Fprintf(b, "## Programs\n\n%s\n", &t)
+}
+
+// Elapsed is a duration as tables show it, in milliseconds.
+func Elapsed(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

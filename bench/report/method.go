@@ -1,0 +1,28 @@
+package report
+
+// method explains the figures; what differs between runs is in Results.Notes.
+const method = `## Method
+
+- **Time** is from just before fork of the command to just after its exit was collected, by a small process that does nothing
+  else. "Wall" is the median; "× Berth" is the median in Berth's. In brackets: the interval in which the ratio of medians is in 95 of
+  100 resamples (percentile bootstrap).
+- **Turns.** The candidates take turns, in every round in another random order, so that the machine's other work and what one leaves to
+  do to the kernel (taking a network namespace apart takes longer than making it) meet all alike. In the paced loop there
+  is a pause before each command. Rounds to warm up are not counted.
+- **CPU** is the processor time of everything in the candidate's own cgroup: command, container and daemons, of processes that nobody
+  waits for as well. Kernel threads are not in it. For runtimes it is the median of single runs, for engines the whole loop's,
+  idle daemons included, divided by the number of commands. It includes the measuring process's own, about that of
+  "a process".
+- **Peak** memory, page faults and context switches are getrusage(2)'s, of the command and the processes it has waited for; for
+  Docker and Berth that is the client only. The least that can be shown is the measuring process's own size, about 2 MiB.
+- **A process** is a fork, exec and exit of the same static program without any container, for scale.
+- **Bundles.** All runtimes get the same config.json (ociVersion 1.0.2, no terminal) but for the cgroup's name, and the same root
+  filesystem on the host's disk; their state is on a tmpfs. The default spec is that of "runc spec". The Docker-like one has Docker's
+  mounts, capabilities, seccomp profile, masked paths and device rules, 256 MiB of memory, one processor and 256 processes.
+- **Engines** run the same image, Debian's busybox-static, from their own stores on the same disk, with their defaults but for paths, so
+  Docker uses runc and podman crun. Docker's and Berth's daemons are running, as they would be.
+- **Memory** is the sum of Pss in smaps_rollup of all processes of the engine, not of the containers, five seconds after the
+  last start, compared with a daemon freshly started that has run one container.
+- **Place.** Everything runs in namespaces of its own (mount, network, process ids), with its own /run. In the network there is
+  nothing but what the engines make.
+`
