@@ -55,13 +55,15 @@ func runRoot() string {
 	return "/run/berth"
 }
 
-// engineArgs are the roots of an engine that is started, where they are not berthd's
-// own choice.
+// engineArgs are the flags of an engine that is started: its roots and its
+// configuration file, where the environment names them.
 func engineArgs() []string {
 	var args []string
-	for _, root := range [][2]string{{"BERTH_RUN_ROOT", "--run-root"}, {"BERTH_STATE_ROOT", "--state-root"}} {
-		if dir := os.Getenv(root[0]); dir != "" {
-			args = append(args, root[1], dir)
+	for _, path := range [][2]string{
+		{"BERTH_RUN_ROOT", "--run-root"}, {"BERTH_STATE_ROOT", "--state-root"}, {"BERTH_CONFIG", "--config"},
+	} {
+		if value := os.Getenv(path[0]); value != "" {
+			args = append(args, path[1], value)
 		}
 	}
 	return args

@@ -1,128 +1,19 @@
 package cli
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/test/typist"
 )
-
-// typist is a command on a pseudo-terminal and the user in front of it.
-type typist struct {
-	t    *testing.T
-	user *os.File
-	tty  *os.File
-	cmd  *exec.Cmd
-
-	mu   sync.Mutex
-	seen bytes.Buffer
-	more *sync.Cond
-	end  bool
-}
-
-// sit starts a command on a new terminal of 30×90.
-func sit(t *testing.T, cmd *exec.Cmd) *typist {
-	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &typist{t: t, user: user, tty: tty, cmd: cmd}
-	p.more = sync.NewCond(&p.mu)
-	p.resize(30, 90)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { defer close(done); p.watch() }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		tty.Close()
-		user.Close()
-		<-done
-	})
-	return p
-}
-
-func (p *typist) watch() {
-	var buf [4096]byte
-	for {
-		n, err := p.user.Read(buf[:])
-		p.mu.Lock()
-		p.seen.Write(buf[:n])
-		p.end = err != nil
-		p.more.Broadcast()
-		p.mu.Unlock()
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (p *typist) resize(rows, cols uint16) {
-	if err := unix.IoctlSetWinsize(int(p.user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *typist) types(text string) {
-	if _, err := p.user.WriteString(text); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// sees waits until the screen has shown a text.
-func (p *typist) sees(text string) {
-	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for !strings.Contains(p.seen.String(), text) {
-		if p.end {
-			p.t.Fatalf("the screen never showed %q:\n%s", text, p.seen.String())
-		}
-		p.more.Wait()
-	}
-}
-
-func (p *typist) mode() unix.Termios {
-	p.t.Helper()
-	m, err := unix.IoctlGetTermios(int(p.tty.Fd()), unix.TCGETS)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return *m
-}
-
-// exits waits for the command's end and returns its exit code, -1 for a signal.
-func (p *typist) exits() int {
-	p.t.Helper()
-	if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState == nil {
-		p.t.Fatal(err)
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
 
 // shell is an engine with one container, a terminal: it greets, repeats what
 // is typed in brackets and ends at "x", with exit code 3.
@@ -166,20 +57,20 @@ func shell(t *testing.T) *fakeEngine {
 
 func TestTerminalSession(t *testing.T) {
 	e := shell(t)
-	p := sit(t, e.command("run", "-it", "busybox"))
-	before := p.mode()
-	p.sees("hello")
-	if m := p.mode(); m.Lflag&(unix.ECHO|unix.ICANON|unix.ISIG) != 0 {
+	p := typist.Sit(t, e.command("run", "-it", "busybox"))
+	before := p.Mode()
+	p.Sees("hello")
+	if m := p.Mode(); m.Lflag&(unix.ECHO|unix.ICANON|unix.ISIG) != 0 {
 		t.Errorf("the terminal is not in raw mode: lflag %x", m.Lflag)
 	}
-	p.types("a\x03\x10") // interrupt, and half of the detach keys
-	p.types("b")
-	p.sees(`["a"]["\x03"]["\x10"]["b"]`)
-	p.types("x")
-	if code := p.exits(); code != 3 {
+	p.Types("a\x03\x10") // interrupt, and half of the detach keys
+	p.Types("b")
+	p.Sees(`["a"]["\x03"]["\x10"]["b"]`)
+	p.Types("x")
+	if code := p.Exits(); code != 3 {
 		t.Errorf("exit code %d, want 3", code)
 	}
-	if after := p.mode(); after != before {
+	if after := p.Mode(); after != before {
 		t.Errorf("the terminal's mode was not restored: %+v, was %+v", after, before)
 	}
 	asked := e.took()
@@ -192,14 +83,10 @@ func TestTerminalSession(t *testing.T) {
 	}
 }
 
-// contains tells whether all of want were asked, in any order but the last at last.
+// contains tells whether all of want were asked.
 func contains(asked []string, want ...string) bool {
 	for _, w := range want {
-		found := false
-		for _, a := range asked {
-			found = found || a == w
-		}
-		if !found {
+		if !slices.Contains(asked, w) {
 			return false
 		}
 	}
@@ -213,17 +100,17 @@ func TestTerminalDetach(t *testing.T) {
 		if keys != "" {
 			args = []string{"run", "-it", "--detach-keys", keys, "busybox"}
 		}
-		p := sit(t, e.command(args...))
-		before := p.mode()
-		p.sees("hello")
-		p.types("a")
-		p.sees(`["a"]`)
-		p.types(typed)
-		p.sees("read escape sequence")
-		if code := p.exits(); code != 0 {
+		p := typist.Sit(t, e.command(args...))
+		before := p.Mode()
+		p.Sees("hello")
+		p.Types("a")
+		p.Sees(`["a"]`)
+		p.Types(typed)
+		p.Sees("read escape sequence")
+		if code := p.Exits(); code != 0 {
 			t.Errorf("exit code %d after a detach", code)
 		}
-		if after := p.mode(); after != before {
+		if after := p.Mode(); after != before {
 			t.Errorf("the terminal's mode was not restored")
 		}
 	}
@@ -235,17 +122,17 @@ func TestTerminalResize(t *testing.T) {
 	e.answers["POST /containers/c1/resize"] = func(w http.ResponseWriter, r *http.Request) {
 		sized <- r.URL.Query().Encode()
 	}
-	p := sit(t, e.command("run", "-it", "busybox"))
-	p.sees("hello")
+	p := typist.Sit(t, e.command("run", "-it", "busybox"))
+	p.Sees("hello")
 	if got := <-sized; got != "h=30&w=90" {
 		t.Errorf("first size %s", got)
 	}
-	p.resize(40, 100)
+	p.Resize(40, 100)
 	if got := <-sized; got != "h=40&w=100" {
 		t.Errorf("second size %s", got)
 	}
-	p.types("x")
-	p.exits()
+	p.Types("x")
+	p.Exits()
 }
 
 func TestTerminalRestoredBySignal(t *testing.T) {
@@ -255,18 +142,18 @@ func TestTerminalRestoredBySignal(t *testing.T) {
 		code int
 	}{{"true", 3}, {"false", -1}} {
 		e := shell(t)
-		p := sit(t, e.command("run", "-it", "--sig-proxy="+c.proxy, "busybox"))
-		before := p.mode()
-		p.sees("hello")
-		p.cmd.Process.Signal(syscall.SIGTERM)
+		p := typist.Sit(t, e.command("run", "-it", "--sig-proxy="+c.proxy, "busybox"))
+		before := p.Mode()
+		p.Sees("hello")
+		p.Signal(syscall.SIGTERM)
 		if c.code >= 0 {
 			// The engine's wait has ended; the output ends with the container.
-			p.types("x")
+			p.Types("x")
 		}
-		if code := p.exits(); code != c.code {
+		if code := p.Exits(); code != c.code {
 			t.Errorf("sig-proxy=%s: exit code %d, want %d", c.proxy, code, c.code)
 		}
-		if after := p.mode(); after != before {
+		if after := p.Mode(); after != before {
 			t.Errorf("sig-proxy=%s: the terminal's mode was not restored", c.proxy)
 		}
 		if forwarded := contains(e.took(), "POST /containers/c1/kill?signal=SIGTERM"); forwarded != (c.proxy == "true") {
@@ -278,13 +165,13 @@ func TestTerminalRestoredBySignal(t *testing.T) {
 func TestTerminalRestoredByFailedStart(t *testing.T) {
 	e := shell(t)
 	e.answers["POST /containers/c1/start"] = says(400, `{"message":"exec: \"nosuch\": executable file not found in $PATH"}`)
-	p := sit(t, e.command("run", "-it", "--rm", "busybox", "nosuch"))
-	before := p.mode()
-	p.sees("executable file not found")
-	if code := p.exits(); code != 127 {
+	p := typist.Sit(t, e.command("run", "-it", "--rm", "busybox", "nosuch"))
+	before := p.Mode()
+	p.Sees("executable file not found")
+	if code := p.Exits(); code != 127 {
 		t.Errorf("exit code %d, want 127", code)
 	}
-	if after := p.mode(); after != before {
+	if after := p.Mode(); after != before {
 		t.Error("the terminal's mode was not restored")
 	}
 	if !contains(e.took(), "DELETE /containers/c1?force=1&v=1") {
