@@ -406,6 +406,16 @@ func TestRestartPolicy(t *testing.T) {
 	if out, _ := te.logs(id); out != "again\nagain\nagain\n" {
 		t.Errorf("logged %q", out)
 	}
+	if err := te.ContainerStart(t.Context(), id); err != nil { // a user's start counts anew
+		t.Fatal(err)
+	}
+	for range 3 {
+		<-ch
+	}
+	te.wait(id, container.WaitConditionNotRunning)
+	if got := te.inspect(id); got.RestartCount != 2 {
+		t.Errorf("after another start: count %d", got.RestartCount)
+	}
 	req = request("true")
 	req.HostConfig.RestartPolicy.Name = "always"
 	id = te.run("always", req)

@@ -117,7 +117,7 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref string, opt StopOptio
 		return err
 	}
 	defer c.unlock()
-	if err := e.start(context.WithoutCancel(ctx), c); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
+	if err := e.startFresh(context.WithoutCancel(ctx), c); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
 		return err
 	}
 	e.emitContainer(c.rec, events.ActionRestart, nil)

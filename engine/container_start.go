@@ -42,7 +42,22 @@ func (e *Engine) lockAndStart(ctx context.Context, c *ctr) error {
 		return err
 	}
 	defer c.unlock()
-	return e.start(context.WithoutCancel(ctx), c)
+	return e.startFresh(context.WithoutCancel(ctx), c)
+}
+
+// startFresh is a start that its restart policy counts from. The caller holds
+// act.
+func (e *Engine) startFresh(ctx context.Context, c *ctr) error {
+	if err := startable(c.rec); err != nil {
+		return err
+	}
+	c.restart.delay = 0
+	if c.rec.RestartCount != 0 {
+		if err := c.update(func(r *record) { r.RestartCount = 0 }); err != nil {
+			return err
+		}
+	}
+	return e.start(ctx, c)
 }
 
 // start brings a container up. The caller holds act.

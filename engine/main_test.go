@@ -28,7 +28,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideVar marks the process that has network and mounts of its own.
+// insideVar marks the process that has network and mounts of its own. Its
+// value is the directory for the tests' engines.
 const insideVar = "BERTH_ENGINE_TEST_INSIDE"
 
 // childVar makes the test binary a process that embeds an engine, to be
@@ -54,20 +55,32 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
+	code, err := runInside()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run tests in a namespace:", err)
+		code = 2
+	}
+	os.Exit(code)
+}
+
+// runInside runs this program again in namespaces of its own.
+func runInside() (code int, err error) {
+	root, err := os.MkdirTemp("", ".berth-engine-test-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(root)) }()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.Env = append(os.Environ(), insideVar+"="+root)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		os.Exit(exit.ExitCode())
+		return exit.ExitCode(), nil
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "run tests in a namespace:", err)
-		os.Exit(2)
-	}
+	return 0, err
 }
 
 func beKeeper(args []string) int {
@@ -86,16 +99,13 @@ func beKeeper(args []string) int {
 
 // testRoot is where the tests' engines live: a tmpfs of this process's own
 // mount namespace, gone with it.
-const testRoot = "/tmp/.berth-engine-test"
+func testRoot() string { return os.Getenv(insideVar) }
 
 func prepareInside() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(testRoot, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Mount("berth-test", testRoot, "tmpfs", 0, "mode=700"); err != nil {
+	if err := unix.Mount("berth-test", testRoot(), "tmpfs", 0, "mode=700"); err != nil {
 		return err
 	}
 	return exec.Command("ip", "link", "set", "lo", "up").Run()
@@ -145,7 +155,7 @@ type testEngine struct {
 func newTestEngine(t testing.TB) *testEngine {
 	t.Helper()
 	needRoot(t)
-	dir, err := os.MkdirTemp(testRoot, "")
+	dir, err := os.MkdirTemp(testRoot(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

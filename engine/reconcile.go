@@ -235,7 +235,7 @@ func (e *Engine) resumePolicy(c *ctr) {
 		if c.rec.State.Status != stateExited {
 			return
 		}
-		if err := e.start(context.WithoutCancel(e.ctx), c); err != nil {
+		if err := e.startFresh(context.WithoutCancel(e.ctx), c); err != nil {
 			e.log.Error("start by policy", "container", c.id, "err", err)
 		}
 	})
