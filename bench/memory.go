@@ -20,11 +20,6 @@ import (
 // with idle ones.
 func (b *bench) weigh(ctx context.Context, e *engine) (err error) {
 	progress("%s: memory with %d idle containers", e.name, b.plan.containers)
-	// Who is there now is not of the engine.
-	others, err := ourProcesses()
-	if err != nil {
-		return err
-	}
 	if err := b.startServices(ctx, e); err != nil {
 		return err
 	}
@@ -33,7 +28,7 @@ func (b *bench) weigh(ctx context.Context, e *engine) (err error) {
 		return err
 	}
 	m := report.Memory{Candidate: e.name, Containers: b.plan.containers}
-	if m.IdleKiB, err = b.settled(ctx, others); err != nil {
+	if m.IdleKiB, err = b.settled(ctx, e.place); err != nil {
 		return err
 	}
 	var ids []string
@@ -44,7 +39,7 @@ func (b *bench) weigh(ctx context.Context, e *engine) (err error) {
 		}
 		ids = append(ids, lastWord(res.Output))
 	}
-	if m.LoadedKiB, err = b.settled(ctx, others); err != nil {
+	if m.LoadedKiB, err = b.settled(ctx, e.place); err != nil {
 		return err
 	}
 	b.results.Memory = append(b.results.Memory, m)
@@ -61,7 +56,7 @@ func lastWord(text string) string {
 
 // settled waits until what the last commands have left behind is gone, then adds
 // up the memory.
-func (b *bench) settled(ctx context.Context, others map[int]bool) (map[string]int64, error) {
+func (b *bench) settled(ctx context.Context, p *place) (map[string]int64, error) {
 	timer := time.NewTimer(b.plan.settle)
 	defer timer.Stop()
 	select {
@@ -69,44 +64,25 @@ func (b *bench) settled(ctx context.Context, others map[int]bool) (map[string]in
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	return proportionalSizes(others)
+	return p.proportionalSizes()
 }
 
-// ourProcesses are the processes in this one's pid namespace; those of
-// containers are in others.
-func ourProcesses() (map[int]bool, error) {
+// proportionalSizes adds up Pss (proc_pid_smaps(5)) of a candidate's own
+// processes, in KiB by program. Those of containers are in other pid namespaces.
+func (p *place) proportionalSizes() (map[string]int64, error) {
 	own, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	found := map[int]bool{}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		// It is gone when it has no namespace any more.
-		if ns, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns/pid")); err == nil && ns == own {
-			found[pid] = true
-		}
-	}
-	return found, nil
-}
-
-// proportionalSizes adds up Pss (proc_pid_smaps(5)) of the processes that are
-// not among others, in KiB by program.
-func proportionalSizes(others map[int]bool) (map[string]int64, error) {
-	pids, err := ourProcesses()
+	pids, err := p.account.Processes()
 	if err != nil {
 		return nil, err
 	}
 	sizes := map[string]int64{}
-	for pid := range pids {
-		if others[pid] {
+	for _, pid := range pids {
+		// It is gone when it has no namespace any more.
+		ns, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "ns/pid"))
+		if err != nil || ns != own || pid == p.spawner.Pid() {
 			continue
 		}
 		name, kib, err := proportionalSize(pid)

@@ -3,6 +3,7 @@ package stage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 )
 
 // cgroupMount is a mounted cgroup hierarchy.
@@ -99,6 +101,32 @@ func (a Account) Usage() (time.Duration, error) {
 		return readUsage(filepath.Join(a.dir, "cpuacct.usage"), "", time.Nanosecond)
 	}
 	return readUsage(filepath.Join(a.dir, "cpu.stat"), "usage_usec ", time.Microsecond)
+}
+
+// Processes lists those in the cgroup and in all below it.
+func (a Account) Processes() ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(a.dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a container has just ended
+		}
+		if err != nil || e.Name() != "cgroup.procs" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		for _, word := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				return fmt.Errorf("read %s: %w", path, err)
+			}
+			pids = append(pids, pid)
+		}
+		return err
+	})
+	return pids, err
 }
 
 // readUsage reads the number after a prefix of one of the file's lines.

@@ -3,6 +3,7 @@ package stage
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -53,5 +54,22 @@ func TestUsage(t *testing.T) {
 	}
 	if _, err := (Account{dir: dir, v2: true}).Usage(); err == nil {
 		t.Error("a file without the figure is accepted")
+	}
+}
+
+func TestProcesses(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"commands/cgroup.procs": "12\n7\n", "containers/c/cgroup.procs": "99\n", "containers/c/tasks": "100\n"} {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := (Account{dir: dir}).Processes()
+	if err != nil || !slices.Equal(got, []int{12, 7, 99}) {
+		t.Errorf("got %v %v, want 12, 7 and 99", got, err)
 	}
 }
