@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -27,11 +29,6 @@ type bridge struct {
 // ensureBridge makes the bridge, or takes up ours, with its address and settings.
 func (s *Store) ensureBridge() error {
 	name := s.opts.BridgeLink
-	s.bridge.subnet, s.bridge.gateway = s.record.Subnet, s.record.Subnet.Addr().Next()
-	var err error
-	if s.mtu, err = s.chooseMTU(); err != nil {
-		return err
-	}
 	link, err := s.query.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		if err := s.route.addBridge(name, macOf(s.bridge.gateway), s.mtu); err != nil {
@@ -52,6 +49,29 @@ func (s *Store) ensureBridge() error {
 		return err
 	}
 	return s.route.setUp(name)
+}
+
+// healBridge makes the bridge anew when somebody has deleted it since Open, and
+// puts the links of all containers back on it. healed says that it did.
+func (s *Store) healBridge() (healed bool, err error) {
+	s.bridging.Lock()
+	defer s.bridging.Unlock()
+	index, err := s.route.index(s.opts.BridgeLink)
+	if err != nil || index == s.bridge.index {
+		return false, err
+	}
+	if err := s.ensureBridge(); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	leases := slices.Collect(maps.Values(s.leases))
+	s.mu.Unlock()
+	for _, l := range leases {
+		if _, rerr := s.reattach(l); rerr != nil {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return true, err
 }
 
 // checkOurBridge refuses a link of somebody else.

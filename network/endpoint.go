@@ -150,8 +150,7 @@ func (s *Store) link(l *lease, netnsPath string) error {
 		return err
 	}
 	defer inside.close()
-	p := pair{hostName: l.HostLink, name: containerLink, hostMAC: hostMAC(l.HostLink), mac: mac,
-		mtu: s.mtu, bridge: s.bridge.index, netns: ns}
+	p := pair{hostName: l.HostLink, name: containerLink, hostMAC: hostMAC(l.HostLink), mac: mac, mtu: s.mtu, netns: ns}
 	if err := s.addPort(p); err != nil {
 		return err
 	}
@@ -174,13 +173,29 @@ func (s *Store) link(l *lease, netnsPath string) error {
 // containerLink is the name of the link in the container.
 const containerLink = "eth0"
 
-// addPort adds the pair.
+// addPort adds the pair, on a new bridge if the old one is gone.
 func (s *Store) addPort(p pair) error {
-	err := s.route.addPair(p)
+	err := s.tryPort(p)
+	if errors.Is(err, unix.EINVAL) {
+		healed, herr := s.healBridge()
+		if herr != nil {
+			return errors.Join(err, herr)
+		}
+		if healed {
+			err = s.tryPort(p)
+		}
+	}
 	if errors.Is(err, unix.EXFULL) {
 		return errdefs.WithHint(errdefs.As(errdefs.ErrUnavailable, err), "a bridge takes 1023 containers, a limit of the kernel")
 	}
 	return err
+}
+
+func (s *Store) tryPort(p pair) error {
+	s.bridging.RLock()
+	defer s.bridging.RUnlock()
+	p.bridge = s.bridge.index
+	return s.route.addPair(p)
 }
 
 // enter returns a netlink socket of the namespace, in which links made from now

@@ -140,6 +140,8 @@ type Store struct {
 	query     *netlink.Handle
 	hostNS    int // fd of the namespace the Store was opened in
 
+	bridging sync.RWMutex // held for writing while the bridge is made anew; guards bridge.index
+
 	mu       sync.Mutex            // guards what follows
 	leases   map[string]*lease     // by container ID
 	used     map[netip.Addr]string // container IDs, departed ones among them
@@ -197,6 +199,10 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	if err := s.loadRecord(); err != nil {
+		return err
+	}
+	s.bridge.subnet, s.bridge.gateway = s.record.Subnet, s.record.Subnet.Addr().Next()
+	if s.mtu, err = s.chooseMTU(); err != nil {
 		return err
 	}
 	if err := s.ensureBridge(); err != nil {

@@ -327,3 +327,22 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("ports are left:\n%s", rules)
 	}
 }
+
+// TestConnectAfterBridgeWasDeleted: the bridge is made anew for the next
+// container, and those who were on it before are reached again.
+func TestConnectAfterBridgeWasDeleted(t *testing.T) {
+	r := newRig(t)
+	_, oldNS := r.container("old", PortBinding{ContainerPort: 80, HostPort: 8001})
+	r.serve(oldNS, "tcp", ":80", "old")
+	link, err := netlink.LinkByName(r.opts.BridgeLink)
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, newNS := r.container("new", PortBinding{ContainerPort: 80, HostPort: 8002})
+	r.serve(newNS, "tcp", ":80", "new")
+	r.wantAnswer(r.outside, "tcp", hostAddr+":8002", "new "+outsideAddr)
+	r.wantAnswer(r.outside, "tcp", hostAddr+":8001", "old "+outsideAddr)
+}
