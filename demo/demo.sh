@@ -118,7 +118,8 @@ commit_postgres() {
 
 make_postgres_on_host() {
 	# shellcheck disable=SC2016 # $1 is for mmdebstrap's shell
-	demo/make-debian.sh "$work/postgres.tar" --include=postgresql \
+	# The package's directory for its socket is in /run, which mmdebstrap would empty.
+	demo/make-debian.sh "$work/postgres.tar" --include=postgresql --skip=cleanup/run \
 		--customize-hook='copy-in demo/install-postgres.sh /tmp' \
 		--customize-hook='chroot "$1" sh /tmp/install-postgres.sh configure && rm "$1/tmp/install-postgres.sh"'
 	"$berth" import "${postgres_changes[@]}" "$work/postgres.tar" postgres
