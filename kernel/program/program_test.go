@@ -12,43 +12,59 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run executes p with its standard output on a pipe and returns what it wrote,
-// its exit status and its report.
-func run(t *testing.T, p *Program, attr *syscall.SysProcAttr) (string, syscall.WaitStatus, Report) {
+// start makes p's process with this standard input and output. The image is
+// closed when the test ends; the caller reaps the process.
+func start(t *testing.T, p *Program, stdin, stdout *os.File) (pid int, image *os.File) {
 	t.Helper()
 	img, err := p.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := NewImage(img)
-	if err != nil {
+	if image, err = NewImage(img); err != nil {
 		t.Fatal(err)
 	}
-	defer image.Close()
+	t.Cleanup(func() { image.Close() })
 	ip, err := NewInterpreter()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ip.Close()
+	pid, pidfd, err := ip.Start(&Launch{
+		Image: image, Go: goFile(t), Stdio: [3]*os.File{stdin, stdout, nil}, Attr: &syscall.SysProcAttr{}, Name: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pidfd.Close()
+	return pid, image
+}
+
+// wait reaps a process.
+func wait(t *testing.T, pid int) syscall.WaitStatus {
+	t.Helper()
+	var ws syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil {
+		t.Fatalf("process %d is not our child: %v", pid, err)
+	}
+	return ws
+}
+
+// run executes p with its standard output on a pipe and returns what it wrote,
+// its exit status and its report.
+func run(t *testing.T, p *Program) (string, syscall.WaitStatus, Report) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	pid, pidfd, err := ip.Start(&Launch{Image: image, Go: goFile(t), Stdio: [3]*os.File{nil, w, nil}, Attr: attr, Name: "test"})
+	pid, image := start(t, p, nil, w)
 	w.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pidfd.Close()
 	out, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ws syscall.WaitStatus
-	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil {
-		t.Fatal(err)
-	}
+	ws := wait(t, pid)
 	rep, err := ReadReport(image)
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +137,7 @@ func TestJumpsSlotsAndTolerance(t *testing.T) {
 	var p Program
 	slot := p.Slot("null")
 	missing, found, done := p.NewLabel(), p.NewLabel(), p.NewLabel()
-	p.Call("open nothing", Openat, Int(unix.AT_FDCWD), p.Str("/nonexistent"), Int(0)).OnErrno(unix.ENOENT, missing)
+	p.Call("open nothing", Openat, Int(unix.AT_FDCWD), p.Str("/no/such/file"), Int(0)).OnErrno(unix.ENOENT, missing)
 	p.say("not reached\n")
 	p.Mark(missing)
 	p.Call("open null", Openat, Int(unix.AT_FDCWD), p.Str("/dev/null"), Int(unix.O_RDWR)).Store(slot).Then(found)
@@ -137,7 +153,7 @@ func TestJumpsSlotsAndTolerance(t *testing.T) {
 	p.say("end\n")
 	p.exit(7)
 
-	out, ws, rep := run(t, &p, &syscall.SysProcAttr{})
+	out, ws, rep := run(t, &p)
 	if out != "end\n" || ws.ExitStatus() != 7 {
 		t.Errorf("output %q, status %d", out, ws.ExitStatus())
 	}
@@ -149,10 +165,10 @@ func TestJumpsSlotsAndTolerance(t *testing.T) {
 func TestFailureNamesStepAndErrno(t *testing.T) {
 	var p Program
 	p.say("before\n")
-	p.Call("open the missing", Openat, Int(unix.AT_FDCWD), p.Str("/nonexistent"), Int(0)).Tolerate(unix.EACCES)
+	p.Call("open the missing", Openat, Int(unix.AT_FDCWD), p.Str("/no/such/file"), Int(0)).Tolerate(unix.EACCES)
 	p.say("after\n")
 	p.exit(0)
-	out, ws, rep := run(t, &p, &syscall.SysProcAttr{})
+	out, ws, rep := run(t, &p)
 	if out != "before\n" || ws.ExitStatus() != 255 {
 		t.Errorf("output %q, status %d", out, ws.ExitStatus())
 	}
@@ -166,7 +182,7 @@ func TestExecveGetsArgumentsAndEnvironment(t *testing.T) {
 	p.Call("exec", Execve, p.Str("/bin/sh"),
 		p.Strings([]string{"sh", "-c", `echo "$0 $V"; readlink /proc/$$/exe >/dev/null; exit 3`, "zero"}, "argv"),
 		p.Strings([]string{"V=value"}, "envp"))
-	out, ws, _ := run(t, &p, &syscall.SysProcAttr{})
+	out, ws, _ := run(t, &p)
 	if out != "zero value\n" || ws.ExitStatus() != 3 {
 		t.Errorf("output %q, status %d", out, ws.ExitStatus())
 	}
@@ -182,33 +198,15 @@ func TestCloneChildTakesItsOwnBranch(t *testing.T) {
 	p.say("child\n")
 	p.exit(12)
 
-	img, err := p.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, _ := NewImage(img)
-	defer image.Close()
-	ip, err := NewInterpreter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ip.Close()
-	first, pidfd, err := ip.Start(&Launch{Image: image, Go: goFile(t), Attr: &syscall.SysProcAttr{}, Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pidfd.Close()
-	var ws syscall.WaitStatus
-	if _, err := syscall.Wait4(first, &ws, 0, nil); err != nil || ws.ExitStatus() != 11 {
-		t.Fatalf("parent branch: %v, status %d", err, ws.ExitStatus())
+	first, image := start(t, &p, nil, nil)
+	if ws := wait(t, first); ws.ExitStatus() != 11 {
+		t.Fatalf("parent branch: status %d", ws.ExitStatus())
 	}
 	second, err := p.ReadSlot(image, pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := syscall.Wait4(int(second), &ws, 0, nil); err != nil {
-		t.Fatalf("the clone (pid %d) is not our child: %v", second, err)
-	}
+	ws := wait(t, int(second))
 	// The child's standard output is closed: its write fails, and says so.
 	rep, _ := ReadReport(image)
 	if ws.ExitStatus() != 255 || !rep.Failed || rep.Errno != unix.EBADF {
@@ -220,29 +218,15 @@ func TestInterpreterIsTheProcessAndIsSealed(t *testing.T) {
 	var p Program
 	p.Call("wait", Read, Int(0), p.Str("buffer"), Int(1))
 	p.exit(0)
-	img, err := p.Encode()
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, _ := NewImage(img)
-	defer image.Close()
-	ip, err := NewInterpreter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ip.Close()
-	r, w, _ := os.Pipe()
 	defer r.Close()
-	pid, pidfd, err := ip.Start(&Launch{Image: image, Go: goFile(t), Stdio: [3]*os.File{r}, Attr: &syscall.SysProcAttr{}, Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pidfd.Close()
+	pid, _ := start(t, &p, r, nil)
 	defer func() {
 		w.Close()
-		if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
-			t.Error(err)
-		}
+		wait(t, pid)
 	}()
 	exe := "/proc/" + strconv.Itoa(pid) + "/exe"
 	if target, err := os.Readlink(exe); err != nil || !strings.HasPrefix(target, "/memfd:berth-init") {

@@ -22,16 +22,20 @@ func TestCommands(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	makeRootfs, err := filepath.Abs("../conformance/make-busybox-rootfs.sh")
-	if err != nil {
-		t.Fatal(err)
+	rootfs := filepath.Join(t.TempDir(), "rootfs.tar")
+	if out, err := exec.Command("sh", "-c", "../../demo/make-busybox.sh >"+rootfs).CombinedOutput(); err != nil {
+		t.Fatalf("make busybox: %v\n%s", err, out)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			// testscript's $WORK is deep in a private directory; mounts below
 			// it are made by containers only.
-			if out, err := exec.Command("bash", makeRootfs, filepath.Join(env.WorkDir, "rootfs")).CombinedOutput(); err != nil {
+			dir := filepath.Join(env.WorkDir, "rootfs")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				return err
+			}
+			if out, err := exec.Command("tar", "-xf", rootfs, "-C", dir).CombinedOutput(); err != nil {
 				t.Logf("%s", out)
 				return err
 			}
