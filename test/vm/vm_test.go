@@ -53,14 +53,15 @@ func TestOnCgroupV2(t *testing.T) {
 }
 
 // script runs every test binary in a copy of its package's folder, on the
-// machine's own disk: shared folders hold no overlays and no owners.
+// machine's own disk: shared folders hold no overlays and no owners. One test is
+// left out: it runs a generator, which needs the sources of other modules.
 const script = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 rc=0
 for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/cgroup oci keeper" + `; do
 	cp -r src/$p /var/lib/pkg && bin=$PWD/$(echo $p | tr / _)
 	echo "== $p"
-	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m) || rc=1
+	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.skip "^TestTableIsGenerated$") || rc=1
 	rm -rf /var/lib/pkg
 done
 exit $rc
