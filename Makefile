@@ -56,14 +56,20 @@ uninstall: ## remove what install put there; images, containers and an edited co
 	cmp -s dist/berthd.toml $(DESTDIR)$(CONFDIR)/berthd.toml && rm $(DESTDIR)$(CONFDIR)/berthd.toml || true
 	rmdir $(DESTDIR)$(CONFDIR) 2>/dev/null || true
 
-demo: ## a real server in a limited container, its engine killed under it; ~2 minutes, then 20 s
+demo: ## a real server in a limited container, its engine killed under it
 	@./demo/demo.sh
 
-clean-host: ## remove all that Berth and the demo have on this host, containers and images included
+clean-host: ## remove all that Berth has on this host, containers and images included
 	@./demo/clean-host.sh
 
-test: ## all tests, including those that need root
-	./test/run
+# What the tests use of Debian: other runtimes and tools to compare with, a registry,
+# a compiler for the race detector.
+TEST_PACKAGES = ca-certificates gcc libc6-dev git jq e2fsprogs perl zstd util-linux xz-utils \
+	busybox-static mmdebstrap skopeo docker-registry nftables iproute2 runc crun
+
+test: ## run all tests, as root after installing what they use
+	@[ "$$(id -u)" -ne 0 ] || ./demo/install-packages.sh $(TEST_PACKAGES) >/dev/null
+	@./test/run
 
 lint: ## formatting, vet and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt on these'; exit 1; }
