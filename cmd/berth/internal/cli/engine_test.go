@@ -55,13 +55,21 @@ func (e *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e.mu.Lock()
 	e.asked = append(e.asked, line)
+	answer := e.answers[r.Method+" "+path]
 	e.mu.Unlock()
-	if answer := e.answers[r.Method+" "+path]; answer != nil {
+	if answer != nil {
 		answer(w, r)
 		return
 	}
 	w.WriteHeader(http.StatusTeapot)
 	io.WriteString(w, `{"message":"asked"}`)
+}
+
+// set changes an answer.
+func (e *fakeEngine) set(request string, answer http.HandlerFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.answers[request] = answer
 }
 
 // took returns what was asked since the last call.

@@ -119,9 +119,9 @@ func TestTerminalDetach(t *testing.T) {
 func TestTerminalResize(t *testing.T) {
 	e := shell(t)
 	sized := make(chan string, 16)
-	e.answers["POST /containers/c1/resize"] = func(w http.ResponseWriter, r *http.Request) {
+	e.set("POST /containers/c1/resize", func(w http.ResponseWriter, r *http.Request) {
 		sized <- r.URL.Query().Encode()
-	}
+	})
 	p := typist.Sit(t, e.command("run", "-it", "busybox"))
 	p.Sees("hello")
 	if got := <-sized; got != "h=30&w=90" {
@@ -164,7 +164,7 @@ func TestTerminalRestoredBySignal(t *testing.T) {
 
 func TestTerminalRestoredByFailedStart(t *testing.T) {
 	e := shell(t)
-	e.answers["POST /containers/c1/start"] = says(400, `{"message":"exec: \"nosuch\": executable file not found in $PATH"}`)
+	e.set("POST /containers/c1/start", says(400, `{"message":"exec: \"nosuch\": executable file not found in $PATH"}`))
 	p := typist.Sit(t, e.command("run", "-it", "--rm", "busybox", "nosuch"))
 	before := p.Mode()
 	p.Sees("executable file not found")

@@ -60,13 +60,13 @@ func TestRunWaitError(t *testing.T) {
 
 func TestRunEngineLost(t *testing.T) {
 	e := oneShot(t, "")
-	e.answers["POST /containers/c1/wait"] = func(w http.ResponseWriter, r *http.Request) {
+	e.set("POST /containers/c1/wait", func(w http.ResponseWriter, r *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err == nil {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 			conn.Close()
 		}
-	}
+	})
 	code, _, errOut := e.run("", "run", "-i", "--name", "web", "busybox")
 	want := "berth: lost the connection to the Berth engine: unexpected EOF\nhint: the container goes on without it; attach again with: berth attach web\n"
 	if code != 125 || !strings.HasSuffix(errOut, want) {
@@ -97,7 +97,7 @@ func TestStartExitCodes(t *testing.T) {
 	} {
 		for _, flag := range []string{"-d", "-i"} {
 			e := oneShot(t, "")
-			e.answers["POST /containers/c1/start"] = says(500, `{"message":"`+message+`"}`)
+			e.set("POST /containers/c1/start", says(500, `{"message":"`+message+`"}`))
 			if code, _, errOut := e.run("", "run", flag, "busybox"); code != want {
 				t.Errorf("run %s, %s: exit code %d, want %d: %s", flag, message, code, want, errOut)
 			}
@@ -117,17 +117,17 @@ func TestRunPulls(t *testing.T) {
 	} {
 		e := oneShot(t, `{"StatusCode":0}`)
 		there := c.there
-		e.answers["POST /images/create"] = func(w http.ResponseWriter, r *http.Request) {
+		e.set("POST /images/create", func(w http.ResponseWriter, r *http.Request) {
 			there = true
 			says(200, progress)(w, r)
-		}
-		e.answers["POST /containers/create"] = func(w http.ResponseWriter, r *http.Request) {
+		})
+		e.set("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
 			if !there {
 				says(404, `{"message":"No such image: busybox:latest"}`)(w, r)
 				return
 			}
 			says(201, `{"Id":"c1"}`)(w, r)
-		}
+		})
 		code, out, errOut := e.run("", "run", "-i", "--pull", c.flag, "busybox")
 		if code != c.code || strings.Contains(out, "Digest") {
 			t.Errorf("%+v: exit code %d, output %q, errors %q", c, code, out, errOut)
@@ -143,8 +143,8 @@ func TestRunPulls(t *testing.T) {
 
 func TestRunPullFails(t *testing.T) {
 	e := oneShot(t, "")
-	e.answers["POST /containers/create"] = says(404, `{"message":"No such image: busybox:latest"}`)
-	e.answers["POST /images/create"] = says(200, `{"status":"Pulling"}{"errorDetail":{"message":"layer is corrupt","hint":"pull again"}}`)
+	e.set("POST /containers/create", says(404, `{"message":"No such image: busybox:latest"}`))
+	e.set("POST /images/create", says(200, `{"status":"Pulling"}{"errorDetail":{"message":"layer is corrupt","hint":"pull again"}}`))
 	cid := filepath.Join(t.TempDir(), "cid")
 	code, _, errOut := e.run("", "run", "--cidfile", cid, "busybox")
 	if code != 125 || !strings.HasSuffix(errOut, "berth: layer is corrupt\nhint: pull again\n") {
@@ -174,10 +174,10 @@ func TestCIDFile(t *testing.T) {
 func TestSignalsAreForwarded(t *testing.T) {
 	e := oneShot(t, `{"StatusCode":143}`)
 	got := make(chan string, 4)
-	e.answers["POST /containers/c1/kill"] = func(w http.ResponseWriter, r *http.Request) {
+	e.set("POST /containers/c1/kill", func(w http.ResponseWriter, r *http.Request) {
 		got <- r.URL.Query().Get("signal")
 		w.WriteHeader(204)
-	}
+	})
 	cmd := e.command("run", "-i", "busybox")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -278,7 +278,7 @@ func TestExec(t *testing.T) {
 	if code != 7 || out != "typed" || errOut != "err\n" {
 		t.Errorf("exit code %d, output %q, errors %q", code, out, errOut)
 	}
-	e.answers["POST /exec/e1/start"] = says(400, `{"message":"exec: \"x\": executable file not found in $PATH"}`)
+	e.set("POST /exec/e1/start", says(400, `{"message":"exec: \"x\": executable file not found in $PATH"}`))
 	if code, _, errOut := e.run("", "exec", "c1", "x"); code != 127 {
 		t.Errorf("exit code %d, errors %q", code, errOut)
 	}
