@@ -17,7 +17,7 @@ func TestTerminal(t *testing.T) {
 		run  func(*testing.T, *engine)
 	}{
 		{"shell", testShell}, {"detach and attach", testDetach}, {"exec", testExecTerminal},
-		{"interrupt", testInterrupt}, {"attached start", testAttachedStart}, {"progress", testProgress},
+		{"interrupt", testInterrupt}, {"attached start", testAttachedStart}, {"progress", testProgress}, {"stats", testStats},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Cleanup(func() { e.removeContainers(t) })
@@ -149,4 +149,20 @@ func testProgress(t *testing.T, e *engine) {
 		t.Errorf("images %q", name)
 	}
 	e.ok(t, nil, "tag", "copy", "busybox")
+}
+
+// testStats: the table follows containers that come and go, until interrupted.
+func testStats(t *testing.T, e *engine) {
+	e.ok(t, nil, "run", "-d", "--name", "first", "busybox", "sleep", "1000")
+	p := typist.Sit(t, e.command("stats"))
+	p.Sees("CONTAINER ID")
+	p.Sees("first")
+	e.ok(t, nil, "run", "-d", "--name", "second", "busybox", "sleep", "1000")
+	p.Sees("second")
+	e.ok(t, nil, "rm", "-f", "first", "second")
+	p.Sees("PIDS\x1b[K\r\n\x1b[J")
+	p.Types("\x03")
+	if code := p.Exits(); code != -1 {
+		t.Errorf("exit code %d, want the signal's", code)
+	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-containers/berth/cmd/berth/internal/client"
 	"github.com/berth-containers/berth/cmd/berth/internal/render"
+	"github.com/berth-containers/berth/cmd/berth/internal/terminal"
 )
 
 // statistics are the flags of stats.
@@ -89,17 +90,19 @@ func (a *app) showStats(ctx context.Context, b *board, s *statistics, lost <-cha
 	if s.noStream {
 		return render.Rows(a.out, s.format, render.StatsTable, render.StatsHeader(), b.rows())
 	}
+	onScreen := terminal.Is(a.out)
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		var page bytes.Buffer
-		page.WriteString("\x1b[H")
 		if err := render.Rows(&page, s.format, render.StatsTable, render.StatsHeader(), b.rows()); err != nil {
 			return err
 		}
-		// Each line clears what is left of the one before it, so that nothing flickers.
-		text := bytes.ReplaceAll(page.Bytes(), []byte("\n"), []byte("\x1b[K\n"))
-		if _, err := a.out.Write(append(text, "\x1b[J"...)); err != nil {
+		text := page.Bytes()
+		if onScreen {
+			text = overScreen(text)
+		}
+		if _, err := a.out.Write(text); err != nil {
 			return err
 		}
 		if lost == nil && b.ended() {
@@ -113,6 +116,13 @@ func (a *app) showStats(ctx context.Context, b *board, s *statistics, lost <-cha
 			return ctx.Err()
 		}
 	}
+}
+
+// overScreen makes a page take the place of the one before: each line clears
+// what is left of the old one, so that nothing flickers.
+func overScreen(page []byte) []byte {
+	text := append([]byte("\x1b[H"), bytes.ReplaceAll(page, []byte("\n"), []byte("\x1b[K\n"))...)
+	return append(text, "\x1b[J"...)
 }
 
 // followEvents watches containers as they start and drops them as they end. The
