@@ -27,11 +27,26 @@ func (l *logFiles) name(i int) string {
 	return l.path + "." + strconv.Itoa(i)
 }
 
-// open opens the files that exist, oldest first. It goes from the newest to
-// the oldest: a rotation meanwhile makes a file appear twice, never slip
-// through.
+// open opens the files that exist, oldest first.
 func (l *logFiles) open() ([]*os.File, error) {
-	var files []*os.File
+	for {
+		files, newest, err := l.openOnce()
+		if err != nil || len(files) == 0 {
+			return files, err
+		}
+		// One rotation meanwhile made a file appear twice, which is seen. After
+		// two, one younger than the first opened may be among the older ones.
+		if at := l.index(files[len(files)-1]); at >= 0 && at-newest < 2 {
+			return files, nil
+		}
+		closeFiles(files)
+	}
+}
+
+// openOnce goes from the newest file to the oldest, for files only ever move
+// to higher numbers: none slips through. newest is the number that the first
+// one was found at.
+func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
 	for i := range max(l.max, 1) {
 		f, err := os.Open(l.name(i))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -39,16 +54,19 @@ func (l *logFiles) open() ([]*os.File, error) {
 		}
 		if err != nil {
 			closeFiles(files)
-			return nil, fmt.Errorf("open log: %w", err)
+			return nil, 0, fmt.Errorf("open log: %w", err)
 		}
 		if slices.ContainsFunc(files, func(g *os.File) bool { return sameFile(f, g) }) {
 			f.Close()
 			continue
 		}
+		if len(files) == 0 {
+			newest = i
+		}
 		files = append(files, f)
 	}
 	slices.Reverse(files)
-	return files, nil
+	return files, newest, nil
 }
 
 // rotated says that f is not the current file any more.

@@ -310,3 +310,59 @@ func TestLogWatchRings(t *testing.T) {
 		t.Errorf("%d directories still watched", len(w.dirs))
 	}
 }
+
+// TestLogReaderAgainstFastRotation reads while a writer rotates as fast as it
+// can: every line once and in order.
+func TestLogReaderAgainstFastRotation(t *testing.T) {
+	const lines, perFile = 20000, 50
+	f := newLogFixture(t, lines/perFile+10)
+	done := make(chan error, 1)
+	go func() { done <- f.writeFast(lines, perFile) }()
+	var out logLines
+	r, err := newLogReader(f.files, LogsOptions{Stdout: true, Stderr: true, Tail: -1}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for writing := true; writing; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			writing = false
+		default:
+		}
+		if err := r.readAll(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := out.String() + out.stderr.String(); got != want(1, lines) {
+		t.Errorf("followed %d bytes, want %d", len(got), len(want(1, lines)))
+	}
+}
+
+// writeFast writes and rotates as the keeper does, with the file held open.
+func (f *logFixture) writeFast(lines, perFile int) error {
+	var w *os.File
+	for n := 1; n <= lines; n++ {
+		if (n-1)%perFile == 0 {
+			if w != nil {
+				for i := f.files.max - 1; i > 0; i-- {
+					if err := os.Rename(f.files.name(i-1), f.files.name(i)); err != nil && !os.IsNotExist(err) {
+						return err
+					}
+				}
+				w.Close()
+			}
+			var err error
+			if w, err = os.OpenFile(f.files.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+				return err
+			}
+		}
+		if _, err := w.WriteString(f.line(n)); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
