@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,11 @@ func TestScripts(t *testing.T) {
 				name, value, _ := strings.Cut(v, "=")
 				env.Setenv(name, value)
 			}
-			env.Setenv("SUBNET", strings.TrimSuffix(subnet, "0/24"))
+			port, err := freePort()
+			if err != nil {
+				return err
+			}
+			env.Setenv("BOX_PORT", port)
 			env.Defer(func() { e.removeContainers(t) })
 			return nil
 		},
@@ -35,6 +40,17 @@ func TestScripts(t *testing.T) {
 			"exits": exits, "becomes": e.becomes, "stop-engine": e.stopEngine, "kill-engine": e.killEngine,
 		},
 	})
+}
+
+// freePort is a port of 127.0.0.1 that nobody listens on.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
 }
 
 // sequential runs scripts one by one: they share an engine.
