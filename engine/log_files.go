@@ -18,6 +18,9 @@ import (
 type logFiles struct {
 	path string
 	max  int // files at most, the current one included
+	// opened, when not nil, is called after each file that is opened, so that
+	// tests can rotate at the worst moment.
+	opened func()
 }
 
 func (l *logFiles) name(i int) string {
@@ -64,6 +67,9 @@ func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
 			newest = i
 		}
 		files = append(files, f)
+		if l.opened != nil {
+			l.opened()
+		}
 	}
 	slices.Reverse(files)
 	return files, newest, nil

@@ -311,10 +311,37 @@ func TestLogWatchRings(t *testing.T) {
 	}
 }
 
+// TestLogFilesStayInOrder rotates once, twice and three times while the files
+// are being opened.
+func TestLogFilesStayInOrder(t *testing.T) {
+	for rotations := 1; rotations <= 3; rotations++ {
+		for at := range 3 {
+			f := newLogFixture(t, 10)
+			for range 3 {
+				f.lines(2)
+				f.rotate()
+			}
+			f.lines(2)
+			n := 0
+			f.files.opened = func() {
+				if n++; n == at+1 {
+					for range rotations {
+						f.rotate()
+						f.lines(2)
+					}
+				}
+			}
+			if got, all := f.read(all()), want(1, 8+2*rotations); got != all {
+				t.Errorf("%d rotations after file %d:\n%s", rotations, at, got)
+			}
+		}
+	}
+}
+
 // TestLogReaderAgainstFastRotation reads while a writer rotates as fast as it
 // can: every line once and in order.
 func TestLogReaderAgainstFastRotation(t *testing.T) {
-	const lines, perFile = 20000, 50
+	const lines, perFile = 3000, 30
 	f := newLogFixture(t, lines/perFile+10)
 	done := make(chan error, 1)
 	go func() { done <- f.writeFast(lines, perFile) }()
