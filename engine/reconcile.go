@@ -179,23 +179,34 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 // frozen the kernel knows. The caller holds act.
 func (e *Engine) takeOver(c *ctr, st keeper.Status) error {
 	next := stateRunning
-	if c.rec.State.Status != stateStarting {
-		g, err := e.cgroup(c.rec)
-		if err != nil {
-			return err
-		}
-		frozen, err := g.Frozen()
-		g.Close()
-		if err != nil {
-			return err
-		}
-		if frozen {
-			next = statePaused
-		}
+	frozen, err := e.frozen(c.rec)
+	if err != nil {
+		return err
+	}
+	if frozen && c.rec.State.Status != stateStarting {
+		next = statePaused
 	}
 	return c.update(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.StartedAt = next, st.Pid, st.StartedAt
 	})
+}
+
+// frozen asks the kernel. A container whose cgroup is gone has just ended; the
+// keeper's word on that follows.
+func (e *Engine) frozen(rec *record) (bool, error) {
+	g, err := e.cgroup(rec)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer g.Close()
+	frozen, err := g.Frozen()
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return false, nil
+	}
+	return frozen, err
 }
 
 // rollBack undoes a start that the keeper knows nothing of. The caller holds
