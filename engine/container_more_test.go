@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -123,7 +122,7 @@ func TestBridge(t *testing.T) {
 	if out, _ := te.output(ask); out != "ahoy1\n" {
 		t.Errorf("the other container got %q", out)
 	}
-	if body := get(t, "http://"+net.JoinHostPort("127.0.0.1", bound[0].HostPort)); body != "ahoy" {
+	if body := get(t, net.JoinHostPort("127.0.0.1", bound[0].HostPort)); body != "ahoy" {
 		t.Errorf("the host got %q", body)
 	}
 	same := request("sh", "-c", "ip -o -4 addr show eth0 | grep -o "+ep.IPAddress.String()+"; hostname")
@@ -157,28 +156,23 @@ func TestBridge(t *testing.T) {
 	te.wait(id, container.WaitConditionNotRunning)
 }
 
-// get asks until the server, between two requests of nc, answers.
-func get(t *testing.T, url string) string {
+// get reads what the server says, asking again between two turns of nc.
+func get(t *testing.T, address string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Close = true
-		resp, err := http.DefaultClient.Do(req)
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 		if ctx.Err() != nil {
-			t.Fatalf("get %s: %v", url, err)
+			t.Fatalf("dial %s: %v", address, err)
 		}
 		if err != nil {
 			continue
 		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err == nil {
-			return string(body)
+		data, err := io.ReadAll(conn)
+		conn.Close()
+		if _, body, ok := strings.Cut(string(data), "\r\n\r\n"); ok && err == nil {
+			return body
 		}
 	}
 }
