@@ -193,15 +193,21 @@ func nameIndex(name string) int {
 	return i
 }
 
-// settleAll waits until every exit the keeper knows of has been taken note of.
+// settleAll waits until all exits have been taken note of: of those that end by
+// themselves, and the removal of those with --rm.
 func (te *testEngine) settleAll() {
 	te.t.Helper()
 	for _, c := range te.containers.all() {
 		rec := c.snapshot()
-		if rec.State.Status == stateRunning && nameIndex(rec.Name)%2 == 0 {
-			if _, err := c.wait(te.t.Context(), container.WaitConditionNotRunning, c.exitCount()); err != nil {
-				te.t.Fatal(err)
-			}
+		if rec.State.Status == stateCreated || nameIndex(rec.Name)%2 != 0 {
+			continue
+		}
+		cond := container.WaitConditionNotRunning
+		if rec.HostConfig.AutoRemove {
+			cond = container.WaitConditionRemoved
+		}
+		if _, err := c.wait(te.t.Context(), cond, c.exitCount()); err != nil {
+			te.t.Fatal(err)
 		}
 		if err := c.lock(te.t.Context()); err == nil {
 			c.unlock()
