@@ -111,24 +111,11 @@ func Serve(ctx context.Context, options ServeOptions) error {
 		return fmt.Errorf("keeper: %w", err)
 	}
 	defer life.Close()
-	// A hangup is no reason to end. It is caught and not ignored, and so is
-	// whatever the keeper's starter ignored (a shell's background job: interrupt
-	// and quit): containers would inherit that.
+	// A hangup is no reason to end.
 	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, append(ignored(), syscall.SIGHUP)...)
+	signal.Notify(caught, syscall.SIGHUP)
 	defer signal.Stop(caught)
 	return s.run(ctx, listener)
-}
-
-// ignored are the signals this process was started to ignore.
-func ignored() []os.Signal {
-	var list []os.Signal
-	for s := syscall.Signal(1); s < 32; s++ {
-		if signal.Ignored(s) {
-			list = append(list, s)
-		}
-	}
-	return list
 }
 
 const (

@@ -22,6 +22,7 @@ const execStep = "execute "
 // process compiles the last part, the same for init and exec: from "inside the
 // container with every right" to the command with only its own.
 func (c *compiler) process(pr *specs.Process) error {
+	c.resetSignals()
 	c.limits(pr)
 	c.ownStdio(pr)
 	sync, fifo := c.keepDescriptors()
@@ -51,6 +52,15 @@ func (c *compiler) process(pr *specs.Process) error {
 	}
 	c.execute(pr)
 	return nil
+}
+
+// resetSignals lets the command take every signal: those the caller ignores,
+// because of a shell's background job or the C library's posix_spawn, would stay
+// ignored across execve.
+func (c *compiler) resetSignals() {
+	for _, n := range c.in.host.ignored {
+		c.Call("reset signals", p.RtSigaction, p.Int(n), c.Data(make([]byte, 32), "SIG_DFL"), p.Null, p.Int(8))
+	}
 }
 
 // limits sets the resource limits, as far as the caller may raise them.

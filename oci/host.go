@@ -17,6 +17,7 @@ type hostLimits struct {
 	sysResource bool     // CAP_SYS_RESOURCE: it may raise limits
 	setgroups   bool     // it may leave setgroups allowed in a new user namespace
 	oomScoreAdj int      // its own
+	ignored     []int    // signals it ignores
 	hard        func(resource int) uint64
 	stat        func(path string) (isDir bool, err error)
 }
@@ -24,7 +25,7 @@ type hostLimits struct {
 // thisHost asks the kernel about the calling process. oom tells whether
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
-	h := hostLimits{stat: statDir, hard: ownHardLimit}
+	h := hostLimits{stat: statDir, hard: ownHardLimit, ignored: ignoredSignals()}
 	held, err := caps.Held()
 	if err != nil {
 		return h, err

@@ -126,6 +126,9 @@ func (plan *Plan) cloneInto(g *cgroup.Group) {
 // Compile makes the plan of a bundle's container without touching the host,
 // for reading: anyone may, whatever their privileges.
 func Compile(spec *specs.Spec, bundle string) (*Plan, error) {
+	if err := check(spec); err != nil {
+		return nil, err
+	}
 	return compile(&compileInput{
 		spec: spec, bundle: bundle, host: anyHost(),
 		cgroups: []cgroupMount{{Source: "/sys/fs/cgroup" + spec.Linux.CgroupsPath}},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -225,5 +226,49 @@ func TestTinyMemoryLimit(t *testing.T) {
 	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
 	if got := mustRun(t, s); got != "" {
 		t.Errorf("output %q", got)
+	}
+}
+
+func TestNamespacesAreNew(t *testing.T) {
+	needRoot(t)
+	s := specFor(rootfs(t), "sh", "-c", "cd /proc/self/ns; for n in cgroup ipc mnt net pid time uts; do readlink $n; done")
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+	inside := strings.Fields(mustRun(t, s))
+	if len(inside) != 7 {
+		t.Fatalf("got %q", inside)
+	}
+	for _, ns := range inside {
+		kind, _, _ := strings.Cut(ns, ":")
+		if host, err := os.Readlink("/proc/self/ns/" + kind); err != nil || host == ns {
+			t.Errorf("%s is the host's (%v)", ns, err)
+		}
+	}
+}
+
+func TestNoMountNamespace(t *testing.T) {
+	needRoot(t)
+	root := rootfs(t)
+	before := hostMounts(t)
+	s := specFor(root, "sh", "-c", "ls /; cat /etc/mark")
+	if err := os.WriteFile(filepath.Join(root, "etc/mark"), []byte("inside"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Root.Readonly = false
+	s.Mounts, s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil, nil
+	s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.UTSNamespace}}
+	if got, want := mustRun(t, s), "bin\ndev\netc\nroot\ntmp\ninside"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if after := hostMounts(t); after != before {
+		t.Error("the host's mounts have changed")
+	}
+}
+
+func TestIgnoredSignalsAreReset(t *testing.T) {
+	needRoot(t)
+	signal.Ignore(unix.SIGUSR1, unix.SIGQUIT)
+	defer signal.Reset(unix.SIGUSR1, unix.SIGQUIT)
+	if got, want := mustRun(t, specFor(rootfs(t), "grep", "SigIgn", "/proc/self/status")), "SigIgn:\t0000000000000000"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

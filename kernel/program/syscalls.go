@@ -44,6 +44,7 @@ var (
 	Prctl        = Sys{unix.SYS_PRCTL, "prctl"}
 	Prlimit      = Sys{unix.SYS_PRLIMIT64, "prlimit64"}
 	Read         = Sys{unix.SYS_READ, "read"}
+	RtSigaction  = Sys{unix.SYS_RT_SIGACTION, "rt_sigaction"}
 	Seccomp      = Sys{unix.SYS_SECCOMP, "seccomp"}
 	Sendmsg      = Sys{unix.SYS_SENDMSG, "sendmsg"}
 	Setdomain    = Sys{unix.SYS_SETDOMAINNAME, "setdomainname"}
