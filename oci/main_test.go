@@ -134,12 +134,27 @@ func mustRun(t *testing.T, s *specs.Spec) string {
 	return out
 }
 
-// hostMounts is the test process's mount table.
+// hostMounts is the test process's mount table, without what the tests of other
+// packages may mount and unmount meanwhile below /run and the directory for
+// temporary files.
 func hostMounts(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	ours := filepath.Join(os.TempDir(), t.Name())
+	var kept []string
+	for _, line := range strings.Split(string(b), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		at := fields[4]
+		others := strings.HasPrefix(at, "/run/") || strings.HasPrefix(at, os.TempDir()+"/") && !strings.HasPrefix(at, ours)
+		if !others {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
 }
