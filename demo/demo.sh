@@ -183,21 +183,21 @@ kill_engine() {
 	touch "$work/client"
 	coproc CLIENT { request_in_a_loop; }
 	exec {answers}<&"${CLIENT[0]}" # bash forgets CLIENT when the client ends
-	await_requests 50
+	await_requests 30
 
 	engine=$(cat /run/berth/berthd.pid)
 	kill -KILL "$engine"
 	tail --pid="$engine" --sleep-interval=0.01 --follow /dev/null
 	while_dead=$((answered + failed))
-	await_requests 50
+	await_requests 30
 	kill -TERM "$counter"
 	tail --pid="$counter" --sleep-interval=0.01 --follow /dev/null
-	await_requests 50
+	await_requests 30
 	while_dead=$((answered + failed - while_dead))
 
 	# This command finds no engine and starts one.
 	"$berth" ps --all --filter name=demo- --format '{{.Names}}: {{.Status}}' | tell_output
-	await_requests 50
+	await_requests 30
 	rm "$work/client"
 	await_requests all
 	exec {answers}<&-
