@@ -31,6 +31,7 @@ type options struct {
 	only    string
 	out     string
 	bin     string
+	work    string
 	install bool
 	peers   []peer
 }
@@ -87,6 +88,7 @@ func parseOptions(args []string) (*options, error) {
 	fs.StringVar(&o.only, "only", "", "run one `section` only: oci, throughput, engine or memory")
 	fs.StringVar(&o.out, "out", "", "`directory` for results.md, results.json and start.svg (default docs/benchmarks for a full run, else none)")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with Berth's programs")
+	fs.StringVar(&o.work, "work", "/var/tmp", "`directory` for images and containers, on the file system to measure on; no overlay")
 	fs.BoolVar(&o.install, "install", true, "install missing peers' Debian packages")
 	fs.Func("peer", "another OCI runtime to compare, `NAME=PATH`; repeatable. Also by the environment variable BENCH_PEERS, separated by spaces", o.addPeer)
 	if err := fs.Parse(args); err != nil {
@@ -134,7 +136,7 @@ func outside(o *options) (err error) {
 	if o.install {
 		installPeers(ctx)
 	}
-	st, err := stage.New()
+	st, err := stage.New(o.work)
 	if err != nil {
 		return err
 	}

@@ -64,6 +64,14 @@ func (s Stage) prepare() error {
 	if err := os.Mkdir("/run/lock", 0o755); err != nil {
 		return err
 	}
+	private := filepath.Join(s.Work, "private")
+	if err := os.Mkdir(private, 0o755); err != nil {
+		return err
+	}
+	// An overlay's changes cannot be on another overlay, which the host's root may be.
+	if err := mount("tmpfs", private, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return err
+	}
 	for _, dir := range []string{"/etc", "/opt"} {
 		if err := s.overlay(dir); err != nil {
 			return err

@@ -55,9 +55,10 @@ type Stage struct {
 // Current is the stage of a process inside.
 func Current() Stage { return Stage{os.Getenv(workVariable), os.Getenv(baseVariable)} }
 
-// New makes a stage for this process, which is outside. The caller removes it.
-func New() (Stage, error) {
-	work, err := os.MkdirTemp("/var/tmp", "berth-bench-")
+// New makes a stage for this process, which is outside, with its working
+// directory in dir. The caller removes it.
+func New(dir string) (Stage, error) {
+	work, err := os.MkdirTemp(dir, "berth-bench-")
 	return Stage{work, "/berth-bench-" + strconv.Itoa(os.Getpid())}, err
 }
 

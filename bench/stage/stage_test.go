@@ -42,7 +42,7 @@ func act(what string) error {
 			return err
 		}
 		defer hangs.Close()
-		select {}
+		return unix.Pause()
 	}
 	if what == "fail" {
 		return errors.New("as told")
@@ -102,7 +102,7 @@ func newStage(t *testing.T) Stage {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for namespaces and cgroups")
 	}
-	s, err := New()
+	s, err := New("/var/tmp")
 	if err != nil {
 		t.Fatal(err)
 	}
