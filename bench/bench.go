@@ -41,7 +41,7 @@ type plan struct {
 
 func (o *options) plan() plan {
 	p := plan{
-		runtimeRounds: 60, limit: 20 * time.Second, pause: 25 * time.Millisecond,
+		runtimeRounds: 100, limit: 20 * time.Second, pause: 25 * time.Millisecond,
 		callers: 8, runs: 25, throughputRounds: 3, containers: 50, settle: 5 * time.Second,
 	}
 	if o.quick {

@@ -84,7 +84,7 @@ func parseOptions(args []string) (*options, error) {
 	o := new(options)
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&o.quick, "quick", false, "few rounds, for a first look: at most 90 seconds instead of 10 minutes")
-	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each runtime's loop `N`; engines' loops have a quarter (default 60, quick 10)")
+	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each runtime's loop `N`; engines' loops have a quarter (default 100, quick 10)")
 	fs.StringVar(&o.only, "only", "", "run one `section` only: oci, throughput, engine or memory")
 	fs.StringVar(&o.out, "out", "", "`directory` for results.md, results.json and start.svg (default docs/benchmarks for a full run, else none)")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with Berth's programs")

@@ -40,38 +40,44 @@ func (r *Results) WriteMarkdown(w io.Writer, plot bool) error {
 	return err
 }
 
-// writeHeadlines compares Berth with the fastest peer of each case.
+// writeHeadlines compares Berth with each peer: a table for each kind.
 func (r *Results) writeHeadlines(b *strings.Builder) {
-	t := table{head: []string{"median wall time, ms", "Berth", "fastest peer", "", "Berth/peer, one after the other", "paced"}}
+	title := "## In short\n\nMedian wall time in milliseconds, and Berth's divided by the peer's: one command after the other, and paced.\n\n"
 	for _, kind := range []string{Runtimes, Engines} {
-		for _, name := range r.cases(kind) {
-			peer := r.fastestPeer(kind, name)
-			own := r.timing(kind, name, Tight, berth(kind))
-			if peer == nil || own == nil {
-				continue
-			}
-			paced := ratio(r.timing(kind, name, Paced, berth(kind)), r.timing(kind, name, Paced, peer.Candidate))
-			t.add(berth(kind)+" "+name, figure(measure.Median(own.WallMS)), figure(measure.Median(peer.WallMS)), peer.Candidate,
-				interval(ratio(own, peer)), interval(paced))
+		if cases := r.cases(kind); len(cases) > 0 {
+			fmt.Fprintf(b, "%s%s\n", title, r.headlines(kind, cases))
+			title = ""
 		}
-	}
-	if len(t.rows) > 0 {
-		fmt.Fprintf(b, "## In short\n\n%s\n", &t)
 	}
 }
 
-func (r *Results) fastestPeer(kind, name string) *Timing {
-	var fastest *Timing
-	for _, c := range r.candidates(kind, name) {
-		t := r.timing(kind, name, Tight, c)
-		if t == nil || !r.isPeer(kind, c) {
-			continue
-		}
-		if fastest == nil || measure.Median(t.WallMS) < measure.Median(fastest.WallMS) {
-			fastest = t
+func (r *Results) headlines(kind string, cases []string) *table {
+	t := &table{head: []string{"", berth(kind)}}
+	var peers []string
+	for _, p := range r.Programs {
+		if r.isPeer(kind, p.Name) && p.Missing == "" {
+			peers = append(peers, p.Name)
+			t.head = append(t.head, p.Name, "Berth/"+p.Name, "paced")
 		}
 	}
-	return fastest
+	for _, name := range cases {
+		row := []string{name, medianOf(r.timing(kind, name, Tight, berth(kind)))}
+		for _, peer := range peers {
+			row = append(row, medianOf(r.timing(kind, name, Tight, peer)))
+			for _, loop := range []string{Tight, Paced} {
+				row = append(row, interval(ratio(r.timing(kind, name, loop, berth(kind)), r.timing(kind, name, loop, peer))))
+			}
+		}
+		t.add(row...)
+	}
+	return t
+}
+
+func medianOf(t *Timing) string {
+	if t == nil {
+		return "–"
+	}
+	return figure(measure.Median(t.WallMS))
 }
 
 // isPeer: a candidate that is not Berth's, nor a mere process for scale.
@@ -117,7 +123,7 @@ func (r *Results) timingTable(kind, name string) *table {
 	}
 	for _, p := range r.Programs {
 		if p.Kind == kind && p.Missing != "" {
-			t.add(p.Name, "missing: "+p.Missing)
+			t.add(p.Name + " (missing: " + p.Missing + ")")
 		}
 	}
 	return t
@@ -176,7 +182,7 @@ func (r *Results) writeThroughput(b *strings.Builder) {
 	}
 	for _, p := range r.Programs {
 		if p.Kind == Runtimes && p.Missing != "" {
-			t.add(p.Name, "missing: "+p.Missing)
+			t.add(p.Name + " (missing: " + p.Missing + ")")
 		}
 	}
 	fmt.Fprintf(b, "### Throughput: run, default spec, %d callers at a time\n\n%s\n", r.Throughput[0].Callers, &t)
@@ -192,7 +198,7 @@ func (r *Results) writeMemory(b *strings.Builder) {
 	}
 	for _, p := range r.Programs {
 		if p.Kind == Engines && p.Missing != "" {
-			t.add(p.Name, "missing: "+p.Missing)
+			t.add(p.Name + " (missing: " + p.Missing + ")")
 		}
 	}
 	fmt.Fprintf(b, "### Memory of the engine's own processes (PSS), containers idle\n\n%s\n", &t)
@@ -214,7 +220,7 @@ func (r *Results) writePrograms(b *strings.Builder) {
 	t := table{head: []string{"program", "version", "size, MiB"}}
 	for _, p := range r.Programs {
 		if p.Missing != "" {
-			t.add(p.Name, "missing: "+p.Missing)
+			t.add(p.Name + " (missing: " + p.Missing + ")")
 			continue
 		}
 		t.add(p.Name, p.Version, figure(float64(p.Bytes)/(1<<20)))

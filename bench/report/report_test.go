@@ -56,6 +56,7 @@ func example() *Results {
 		},
 		Timings: []Timing{
 			timed(Runtimes, "run", Tight, BerthRuntime, 5), timed(Runtimes, "run", Tight, "crun", 10), timed(Runtimes, "run", Tight, "a process", 1.5),
+			timed(Runtimes, "create, default spec", Tight, BerthRuntime, 3), // a step: in the tables only
 			timed(Runtimes, "run", Paced, BerthRuntime, 4), timed(Runtimes, "run", Paced, "crun", 12),
 			timed(Engines, "run --network none", Tight, BerthEngine, 20), timed(Engines, "run --network none", Tight, "podman", 150),
 		},
@@ -77,11 +78,12 @@ func TestMarkdown(t *testing.T) {
 	text := strings.Join(strings.Fields(b.String()), " ")
 	for _, want := range []string{
 		"![Time from the command to its end, of Berth and its peers](start.svg)",
-		"| berth-oci run | 5.00 | 10.0 | crun | 0.50 (0.", // "a process" is no peer
-		"0.33 (0.",
-		"| berth run --network none | 20.0 | 150 | podman | 0.13 (0.",
+		"| | berth-oci | crun | Berth/crun | paced | |---", // "a process" is no peer
+		"| run | 5.00 | 10.0 | 0.50 (0.",
+		"| 0.33 (0.",
+		"| run --network none | 20.0 | 150 | 0.13 (0.",
 		"| crun | 10.0 | 9.00 | 2.00 | 10.0 | 12.0 | 11.0 | 3.00 | 12.0 | 4096 | 400 | 20 | 3+3 |",
-		"| runc | missing: not installed |",
+		"| runc (missing: not installed) |",
 		"| berth-oci | 310 | 300 | 320 | 1.00 | 5.00 |",
 		"| crun | 155 | 150 | 160 | 2.00 | 7.00 |",
 		"| berth | 60.0 | 30.0 | 50 | berth-oci 10240, berthd 20480 | berth-oci 12240, berthd 21480 |",
@@ -122,7 +124,7 @@ func TestSVG(t *testing.T) {
 		t.Errorf("%d rectangles, want the background and four bars", bars)
 	}
 	all := strings.Join(texts, "\n")
-	for _, want := range []string{"crun", "10.0  2.0×", "150  7.5×", "A <fast> & quiet CPU"} {
+	for _, want := range []string{"crun", "10.0 (2.0×)", "150 (7.5×)", "A <fast> & quiet CPU"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not in the texts\n%s", want, all)
 		}

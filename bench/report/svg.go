@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/berth-containers/berth/bench/measure"
@@ -24,6 +25,9 @@ const (
 	labelWidth  = 104
 	footHeight  = 34
 )
+
+// steps are the commands that are a part of run, and not drawn.
+var steps = []string{"create", "start", "delete"}
 
 // bar is a candidate's median in a group.
 type bar struct {
@@ -86,6 +90,9 @@ func panelTitle(kind string) string {
 func (r *Results) groups(kind string) []group {
 	var groups []group
 	for _, name := range r.cases(kind) {
+		if step, _, _ := strings.Cut(name, ","); slices.Contains(steps, step) {
+			continue
+		}
 		g := group{title: name}
 		own := r.timing(kind, name, Tight, berth(kind))
 		for _, c := range r.candidates(kind, name) {
@@ -134,7 +141,7 @@ func drawBar(x, y int, v bar, most float64) string {
 	if v.own {
 		fill = "#0a66c2"
 	} else if v.times > 0 {
-		text += fmt.Sprintf("  %.1f×", v.times)
+		text += fmt.Sprintf(" (%.1f×)", v.times)
 	}
 	const baseline = barHeight - 4
 	return label(x+nameWidth-6, y+baseline, `text-anchor="end"`, v.name) +
