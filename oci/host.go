@@ -14,6 +14,7 @@ import (
 // hostLimits is what the calling process may give to a container.
 type hostLimits struct {
 	caps        caps.Set // capabilities it holds and may pass on
+	lastCap     caps.Cap // the highest the kernel has
 	sysResource bool     // CAP_SYS_RESOURCE: it may raise limits
 	setgroups   bool     // it may leave setgroups allowed in a new user namespace
 	oomScoreAdj int      // its own
@@ -28,6 +29,9 @@ func thisHost(oom bool) (hostLimits, error) {
 	h := hostLimits{stat: statDir, hard: ownHardLimit, ignored: ignoredSignals()}
 	held, err := caps.Held()
 	if err != nil {
+		return h, err
+	}
+	if h.lastCap, err = caps.Last(); err != nil {
 		return h, err
 	}
 	h.caps = held.Bounding & held.Permitted
@@ -45,7 +49,7 @@ func thisHost(oom bool) (hostLimits, error) {
 
 // anyHost allows everything: for plans that are only looked at.
 func anyHost() hostLimits {
-	return hostLimits{caps: ^caps.Set(0), sysResource: true, setgroups: true}
+	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, setgroups: true}
 }
 
 func (h *hostLimits) hardLimit(resource int) uint64 {

@@ -23,6 +23,6 @@ const method = `## Method
   Docker uses runc and podman crun. Docker's and Berth's daemons are running, as they would be.
 - **Memory** is the sum of Pss in smaps_rollup of all processes of the engine, not of the containers, five seconds after the
   last start, compared with a daemon freshly started that has run one container.
-- **Place.** Everything runs in namespaces of its own (mount, network, process ids), with its own /run. In the network there is
+- **Place.** Everything runs in namespaces of its own (mount, network, process ids), with their own directory for run-time files. In the network there is
   nothing but what the engines make.
 `

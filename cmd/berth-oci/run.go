@@ -66,7 +66,7 @@ func notify(detached bool) <-chan chan os.Signal {
 	}
 	go func() {
 		ch := make(chan os.Signal, 64)
-		signal.Notify(ch, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGWINCH)
+		signal.Notify(ch, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
 		caught <- ch
 	}()
 	return caught
