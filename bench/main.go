@@ -174,6 +174,9 @@ func prepareWork(ctx context.Context, st stage.Stage) error {
 	if out, err := exec.CommandContext(ctx, "tar", "-xf", image.Name(), "-C", rootfs).CombinedOutput(); err != nil {
 		return fmt.Errorf("unpack busybox image: %w: %s", err, out)
 	}
+	// What was built and unpacked is not to be written back while something is
+	// measured.
+	unix.Sync()
 	return os.Chmod(st.Work, 0o755)
 }
 
