@@ -37,8 +37,8 @@ func (c *compiler) rootFilesystem() error {
 // caller's.
 func (c *compiler) ownMounts() bool { return hasNamespace(c.spec.Linux, specs.MountNamespace) }
 
-// makeHidden mounts the one empty filesystem that covers masked directories.
-// It lies below the container's root on the host's "/" and goes away with it.
+// makeHidden makes the one empty filesystem that covers masked directories. It
+// stays detached until the first of them is masked.
 func (c *compiler) makeHidden() {
 	if len(c.spec.Linux.MaskedPaths) == 0 {
 		return
@@ -47,7 +47,6 @@ func (c *compiler) makeHidden() {
 	c.hidden = c.Slot("mask")
 	c.newFilesystem(step, "tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
 		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, c.hidden)
-	c.Call(step, p.MoveMount, c.hidden, c.Str(""), atCwd, c.Str("/"), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 }
 
 // attachRoot makes c.root: the mount that becomes "/".
@@ -279,8 +278,13 @@ func (c *compiler) mask(dest string) {
 	c.clone(step, atCwd, "/dev/null", false, unix.AT_SYMLINK_NOFOLLOW, tree)
 	c.attach(step, tree, t).Then(done)
 	c.Mark(isDir)
-	c.clone(step, c.hidden, "", false, 0, tree)
-	c.attach(step, tree, t)
+	// Before Linux 6.15 a mount cannot be copied as long as it is attached
+	// nowhere (EINVAL): then this is the first, and gets the mount itself.
+	first := c.NewLabel()
+	c.clone(step, c.hidden, "", false, 0, tree).OnErrno(unix.EINVAL, first)
+	c.attach(step, tree, t).Then(done)
+	c.Mark(first)
+	c.attach(step, c.hidden, t)
 	c.Mark(done)
 }
 
@@ -324,15 +328,11 @@ func (c *compiler) enterRoot() {
 }
 
 // leaveHost unmounts the host's root, which lies on top of the container's
-// after pivot_root, and before it the mask that lies on top of both. Then it
-// makes sure that nothing is left there: ".." of the root would lead into it.
+// after pivot_root. Then it makes sure that nothing is left there (as when the
+// host had something mounted over its "/"): ".." of the root would lead into it.
 func (c *compiler) leaveHost() {
 	const step = "leave the host's root"
-	detach := p.Flag(unix.MNT_DETACH, "MNT_DETACH")
-	if c.hidden != (p.Arg{}) {
-		c.Call(step, p.Umount2, c.Str("."), detach)
-	}
-	c.Call(step, p.Umount2, c.Str("."), detach)
+	c.Call(step, p.Umount2, c.Str("."), p.Flag(unix.MNT_DETACH, "MNT_DETACH"))
 	c.Call(step, p.Chdir, c.Str("/"))
 	check := c.Slot("root")
 	c.open("check that the host's root is gone", atCwd, "/..", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV).Store(check)
