@@ -89,7 +89,7 @@ func (s *Store) New(id, bundle string, config []byte) (*Container, error) {
 		return nil, err
 	}
 	c.record = record{ID: id, Bundle: bundle, Created: time.Now().UTC()}
-	if err := os.WriteFile(filepath.Join(path, "config.json"), config, 0o600); err != nil {
+	if err := c.writeSmallFile("config.json", config); err != nil {
 		c.Remove()
 		return nil, err
 	}
@@ -97,10 +97,11 @@ func (s *Store) New(id, bundle string, config []byte) (*Container, error) {
 }
 
 func lock(path string) (*Container, error) {
-	dir, err := os.Open(path)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
+	dir := os.NewFile(uintptr(fd), path)
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
 		dir.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
@@ -121,7 +122,7 @@ func (s *Store) Open(id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(c.path, "state.json"))
+	b, err := ReadSmallFile(filepath.Join(c.path, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) { // deleted while we waited, or its creation failed half-way
 		c.Close()
 		return nil, notFound
@@ -183,16 +184,19 @@ func (c *Container) save() error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(c.path, "state.json.new")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := c.writeSmallFile("state.json.new", b); err != nil {
+		return err
+	}
+	dir := int(c.dir.Fd())
+	if err := unix.Renameat(dir, "state.json.new", dir, "state.json"); err != nil {
 		return fmt.Errorf("write record of container %s: %w", c.ID, err)
 	}
-	return os.Rename(tmp, filepath.Join(c.path, "state.json"))
+	return nil
 }
 
 // Spec is the specification the container was created from.
 func (c *Container) Spec() (*specs.Spec, error) {
-	b, err := os.ReadFile(filepath.Join(c.path, "config.json"))
+	b, err := ReadSmallFile(filepath.Join(c.path, "config.json"))
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", c.ID, err)
 	}

@@ -3,14 +3,13 @@ package oci
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"strconv"
 )
 
 // procStat reads a process's start time (clock ticks since boot) and state
 // letter from /proc/PID/stat (proc_pid_stat(5), fields 22 and 3).
 func procStat(pid int) (started uint64, state byte, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	b, err := ReadSmallFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, 0, err
 	}

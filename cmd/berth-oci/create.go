@@ -35,7 +35,7 @@ func (l *launchFlags) bundled() (spec *specs.Spec, raw []byte, err error) {
 	if l.bundle, err = filepath.Abs(l.bundle); err != nil {
 		return nil, nil, err
 	}
-	raw, err = os.ReadFile(filepath.Join(l.bundle, "config.json"))
+	raw, err = oci.ReadSmallFile(filepath.Join(l.bundle, "config.json"))
 	if err != nil {
 		return nil, nil, errdefs.WithHint(err, "name the bundle's directory with --bundle; berth-oci spec writes a config.json")
 	}
