@@ -185,7 +185,6 @@ func (p *Program) Call(step string, sys Sys, args ...Arg) *Op {
 	}
 	if p.ops == nil {
 		p.ops = make([]Op, 0, 512) // a container's program fits: growing copies it
-		p.data = make([]byte, 0, 32<<10)
 	}
 	p.ops = append(p.ops, Op{Step: step, Sys: sys, prog: p, nargs: len(args)})
 	op := &p.ops[len(p.ops)-1]
