@@ -142,11 +142,17 @@ func TestTerminalRestoredBySignal(t *testing.T) {
 		code int
 	}{{"true", 3}, {"false", -1}} {
 		e := shell(t)
+		killed := make(chan struct{}, 1)
+		e.set("POST /containers/c1/kill", func(w http.ResponseWriter, _ *http.Request) {
+			killed <- struct{}{}
+			w.WriteHeader(http.StatusNoContent)
+		})
 		p := typist.Sit(t, e.command("run", "-it", "--sig-proxy="+c.proxy, "busybox"))
 		before := p.Mode()
 		p.Sees("hello")
 		p.Signal(syscall.SIGTERM)
 		if c.code >= 0 {
+			<-killed
 			// The engine's wait has ended; the output ends with the container.
 			p.Types("x")
 		}
