@@ -59,6 +59,8 @@ type compileInput struct {
 	cgroups []cgroupMount
 	// extra become descriptors 3 and up of the command.
 	extra []*os.File
+	// hostNull tells which standard streams are the host's /dev/null.
+	hostNull [3]bool
 	// wait is the fifo the process waits on before it execs; nil: no waiting.
 	wait *inherited
 	// host is what the caller may give away.

@@ -18,6 +18,11 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 		return nil, err
 	}
 	spec := *in.spec
+	if pr.Capabilities == nil && spec.Process != nil { // as runc: the container's
+		own := *pr
+		own.Capabilities = spec.Process.Capabilities
+		pr = &own
+	}
 	spec.Process = pr
 	in.spec = &spec
 	c := newCompiler(in)

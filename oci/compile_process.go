@@ -88,6 +88,9 @@ func (c *compiler) ownStdio(pr *specs.Process) {
 		return
 	}
 	for fd := range 3 {
+		if c.in.hostNull[fd] && !pr.Terminal {
+			continue // it would be the host's /dev/null that changes hands
+		}
 		c.Call("give stdio to the user", p.Fchown, p.Int(fd), p.Int(int(pr.User.UID)), p.Int(-1)).TolerateAll()
 	}
 }
@@ -121,18 +124,17 @@ func (c *compiler) keepDescriptors() (sync, fifo p.Arg) {
 // capSets are the capability sets of the command.
 type capSets struct {
 	caps.Sets
-	change    bool
 	keepAdmin bool // CAP_SYS_ADMIN stays until the exec, for seccomp
 }
 
 // capabilities reads the sets. Those the caller does not hold cannot be given;
 // a new user namespace gives them all.
 func (c *compiler) capabilities(pr *specs.Process) (*capSets, error) {
-	s := &capSets{change: pr.Capabilities != nil}
-	if !s.change {
-		return s, nil
+	named := pr.Capabilities
+	if named == nil { // none named is none given, as with runc and crun
+		named = &specs.LinuxCapabilities{}
 	}
-	sets, err := caps.Parse(pr.Capabilities)
+	sets, err := caps.Parse(named)
 	var unknown *caps.UnknownError
 	if errors.As(err, &unknown) {
 		c.warn("process.capabilities: %v", err) // as the specification wants
@@ -149,16 +151,11 @@ func (c *compiler) capabilities(pr *specs.Process) (*capSets, error) {
 	// and permitted (capabilities(7)).
 	sets.Ambient &= sets.Inheritable & sets.Permitted
 	sets.Effective &= sets.Permitted
-	s.Sets = sets
-	s.keepAdmin = c.spec.Linux.Seccomp != nil && !pr.NoNewPrivileges
-	return s, nil
+	return &capSets{Sets: sets, keepAdmin: c.spec.Linux.Seccomp != nil && !pr.NoNewPrivileges}, nil
 }
 
 // bounding drops from the bounding set everything the command may never have.
 func (s *capSets) bounding(c *compiler) {
-	if !s.change {
-		return
-	}
 	const step = "limit capabilities"
 	for n := range c.in.host.lastCap + 1 {
 		if !s.Bounding.Has(n) {
@@ -172,9 +169,6 @@ func (s *capSets) bounding(c *compiler) {
 // may stay: execve computes the command's sets from the inheritable, ambient
 // and bounding ones alone and takes it away again (capabilities(7)).
 func (s *capSets) rest(c *compiler) {
-	if !s.change {
-		return
-	}
 	const step = "set capabilities"
 	sets := s.Sets
 	if s.keepAdmin {

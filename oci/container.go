@@ -36,6 +36,7 @@ type Container struct {
 	dir   *os.File // holds the lock
 	path  string
 	group *cgroup.Group // once used
+	made  bool          // Launch has made the cgroup
 	record
 }
 
@@ -211,13 +212,13 @@ func (c *Container) Status() specs.ContainerState {
 	if !c.alive() {
 		return specs.StateStopped
 	}
-	if _, err := os.Lstat(filepath.Join(c.path, startFifo)); err == nil {
-		return specs.StateCreated
-	}
 	if g, err := c.Group(); err == nil {
 		if frozen, err := g.Frozen(); err == nil && frozen {
 			return statePaused
 		}
+	}
+	if _, err := os.Lstat(filepath.Join(c.path, startFifo)); err == nil {
+		return specs.StateCreated
 	}
 	return specs.StateRunning
 }

@@ -36,6 +36,9 @@ func (c *Container) Launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err == nil {
 		return pr, nil
 	}
+	if !c.made { // whoever is in a cgroup of that path is not ours to kill
+		c.Cgroup = cgroup.State{}
+	}
 	if derr := c.dismantle(); derr != nil {
 		err = errors.Join(err, derr)
 	}
@@ -65,7 +68,11 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		defer image.Close()
 		defer wait.file.Close()
 	}
-	hooks := launchHooks{prepare: func() error { return g.Make(Resources(spec)) }, made: c.adopt}
+	hooks := launchHooks{prepare: func() error {
+		err := g.Make(Resources(spec))
+		c.made = err == nil
+		return err
+	}, made: c.adopt}
 	if g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace) {
 		// The process is born in it, or is given its files.
 		if err := hooks.prepare(); err != nil {

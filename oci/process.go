@@ -65,6 +65,16 @@ type Stdio struct {
 	In, Out, Err *os.File
 }
 
+// hostNull tells which of the streams are /dev/null.
+func (s Stdio) hostNull() (null [3]bool) {
+	for i, f := range []*os.File{s.In, s.Out, s.Err} {
+		var st unix.Stat_t
+		null[i] = f == nil || unix.Fstat(int(f.Fd()), &st) == nil &&
+			st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+	}
+	return null
+}
+
 // launchHooks are what a launch does at certain moments; nil means nothing.
 type launchHooks struct {
 	// prepare runs while the process is being made, before its program begins:

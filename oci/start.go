@@ -54,7 +54,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	}
 	in := &compileInput{
 		spec: req.Spec, bundle: bundle, rootfs: req.Rootfs, extra: req.ExtraFiles,
-		wait: wait,
+		wait: wait, hostNull: req.Stdio.hostNull(),
 	}
 	if in.host, err = thisHost(oom); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &compileInput{spec: req.Spec, extra: req.ExtraFiles, host: host}
+	in := &compileInput{spec: req.Spec, extra: req.ExtraFiles, host: host, hostNull: req.Stdio.hostNull()}
 	in.useCgroup(req.Cgroup)
 	plan, err := compileExec(in, req.Process, inherited{name: "init", file: req.InitPidfd}, req.InitPid)
 	if err != nil {

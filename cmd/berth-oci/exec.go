@@ -69,6 +69,11 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 
 // exec starts the process, while the container is locked against its deletion.
 func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error) {
+	// Before we open any: ours must not be taken for the caller's.
+	extra, err := extraFiles(e.preserveFDs)
+	if err != nil {
+		return nil, err
+	}
 	c, err := a.store().Open(id)
 	if err != nil {
 		return nil, err
@@ -83,10 +88,6 @@ func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error)
 		return nil, err
 	}
 	if err := e.checkConsole(process.Terminal, *e.detach); err != nil {
-		return nil, err
-	}
-	extra, err := extraFiles(e.preserveFDs)
-	if err != nil {
 		return nil, err
 	}
 	r, err := oci.NewRunner()
