@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-containers/berth/kernel/cgroup"
 	p "github.com/berth-containers/berth/kernel/program"
 )
 
@@ -104,6 +105,9 @@ func compile(in *compileInput) (*Plan, error) {
 		return nil, invalid("process: missing")
 	}
 	c := newCompiler(in)
+	for _, why := range cgroup.Ignored(in.spec.Linux.Resources) {
+		c.warn("linux.resources.%s; it has no effect", why)
+	}
 	c.cloneFlags()
 
 	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:init"))

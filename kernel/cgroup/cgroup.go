@@ -112,7 +112,7 @@ func (g *Group) setUp(settings []setting, devices *deviceSet) error {
 	if err := g.inheritCpuset(); err != nil {
 		return err
 	}
-	if err := g.apply(settings); err != nil {
+	if err := g.apply(settings, nil); err != nil {
 		return err
 	}
 	return g.setDevices(devices)

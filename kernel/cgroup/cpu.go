@@ -9,7 +9,8 @@ import (
 )
 
 // cpu compiles weight, quota and real-time shares. 0 means unset, as in runc,
-// but for idle and burst.
+// but for idle and burst. While a group is idle it has the least weight, and the
+// kernel takes no other: shares are left out then.
 func (c *compiler) cpu(p *specs.LinuxCPU) {
 	realtime := value(p.RealtimeRuntime) != 0 || value(p.RealtimePeriod) != 0
 	if value(p.Shares) == 0 && value(p.Quota) == 0 && value(p.Period) == 0 && p.Burst == nil && p.Idle == nil && !realtime {
@@ -33,7 +34,10 @@ func (c *compiler) cpuV1(p *specs.LinuxCPU) {
 	add := func(field, file, v string) {
 		c.add(setting{controller: "cpu", field: field, file: file, value: v, reorder: true})
 	}
-	if n := value(p.Shares); n != 0 {
+	if p.Idle != nil { // first: the kernel takes no shares while it is 1
+		add("cpu.idle", "cpu.idle", strconv.FormatInt(*p.Idle, 10))
+	}
+	if n := value(p.Shares); n != 0 && value(p.Idle) != 1 {
 		add("cpu.shares", "cpu.shares", strconv.FormatUint(n, 10))
 	}
 	if n := value(p.Period); n != 0 {
@@ -44,9 +48,6 @@ func (c *compiler) cpuV1(p *specs.LinuxCPU) {
 	}
 	if p.Burst != nil {
 		add("cpu.burst", "cpu.cfs_burst_us", strconv.FormatUint(*p.Burst, 10))
-	}
-	if p.Idle != nil {
-		add("cpu.idle", "cpu.idle", strconv.FormatInt(*p.Idle, 10))
 	}
 }
 
@@ -66,7 +67,7 @@ func (c *compiler) cpuV2(p *specs.LinuxCPU) {
 	if p.Idle != nil {
 		c.add(setting{controller: "cpu", field: "cpu.idle", file: "cpu.idle", value: strconv.FormatInt(*p.Idle, 10)})
 	}
-	if n := value(p.Shares); n != 0 {
+	if n := value(p.Shares); n != 0 && value(p.Idle) != 1 {
 		c.add(setting{controller: "cpu", field: "cpu.shares", file: "cpu.weight",
 			value: strconv.FormatUint(sharesToWeight(n), 10), reorder: true})
 	}

@@ -709,6 +709,56 @@ func TestSetTightensAndLoosens(t *testing.T) {
 	}
 }
 
+// TestSetTakesBack: of a change with one value that the kernel refuses nothing
+// is left, whichever the others are.
+func TestSetTakesBack(t *testing.T) {
+	const mib = 1 << 20
+	g := newGroup(t, &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr[int64](64 * mib), Swap: ptr[int64](96 * mib), Reservation: ptr[int64](32 * mib)},
+		CPU:    &specs.LinuxCPU{Shares: ptr[uint64](512), Quota: ptr[int64](50000), Period: ptr[uint64](100000)},
+		Pids:   &specs.LinuxPids{Limit: ptr[int64](50)},
+	})
+	before := controlFiles(t, g)
+	for _, refused := range []specs.LinuxResources{
+		{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{{LinuxBlockIODevice: specs.LinuxBlockIODevice{Major: 4095, Minor: 3}, Rate: 1}}}},
+		{CPU: &specs.LinuxCPU{Cpus: "4000"}},
+		{CPU: &specs.LinuxCPU{Period: ptr[uint64](1)}},
+	} {
+		res := refused
+		res.Memory = &specs.LinuxMemory{Limit: ptr[int64](16 * mib), Swap: ptr[int64](16 * mib), Reservation: ptr[int64](8 * mib)}
+		if res.CPU == nil {
+			res.CPU = &specs.LinuxCPU{Shares: ptr[uint64](2048), Quota: ptr[int64](20000), Period: ptr[uint64](200000)}
+		}
+		res.Pids = &specs.LinuxPids{Limit: ptr[int64](5)}
+		if err := g.Set(&res); !errors.Is(err, errdefs.ErrInvalid) {
+			t.Errorf("a wrong value: %v, want invalid", err)
+		}
+		if after := controlFiles(t, g); after != before {
+			t.Errorf("after a refused change:\n%s\nwant\n%s", after, before)
+		}
+	}
+}
+
+// controlFiles shows what the limits are.
+func controlFiles(t *testing.T, g *Group) string {
+	t.Helper()
+	var b strings.Builder
+	for _, dir := range g.State().Dirs {
+		for _, file := range []string{
+			"memory.max", "memory.swap.max", "memory.low", "cpu.max", "cpu.weight", "cpuset.cpus", "io.max", "pids.max",
+			"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "cpu.shares", "cpu.cfs_quota_us",
+			"cpu.cfs_period_us", "blkio.throttle.read_bps_device",
+		} {
+			if content, err := os.ReadFile(dir + "/" + file); err == nil {
+				fmt.Fprintf(&b, "%s: %s\n", file, strings.TrimSpace(string(content)))
+			}
+		}
+	}
+	lines := strings.Split(b.String(), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
 func TestCheckBeforeUpdate(t *testing.T) {
 	g := newGroup(t, nil)
 	m := join(t, g, "hog", "32")

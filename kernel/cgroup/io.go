@@ -41,18 +41,18 @@ func (c *compiler) ioWeight(field, device string, n uint16) {
 		return
 	}
 	plain := device + strconv.Itoa(int(n))
-	suffix := ""
+	suffix, unset := "", ""
 	if device != "" {
-		suffix = "_device"
+		suffix, unset = "_device", device+"default"
 	}
 	switch c.ioVersion(field) {
 	case 1:
-		c.add(setting{controller: "blkio", field: field, file: "blkio.bfq.weight" + suffix, value: plain,
-			otherwise: &setting{controller: "blkio", field: field, file: "blkio.weight" + suffix, value: plain}})
+		c.add(setting{controller: "blkio", field: field, file: "blkio.bfq.weight" + suffix, value: plain, unset: unset,
+			otherwise: &setting{controller: "blkio", field: field, file: "blkio.weight" + suffix, value: plain, unset: unset}})
 	case 2:
-		c.add(setting{controller: "io", field: field, file: "io.bfq.weight", value: plain,
+		c.add(setting{controller: "io", field: field, file: "io.bfq.weight", value: plain, unset: unset,
 			otherwise: &setting{controller: "io", field: field, file: "io.weight",
-				value: device + strconv.Itoa(ioWeightV2(n))}})
+				value: device + strconv.Itoa(ioWeightV2(n)), unset: unset}})
 	}
 }
 
@@ -81,10 +81,11 @@ func (c *compiler) ioThrottles(io *specs.LinuxBlockIO) {
 			switch c.ioVersion(t.field) {
 			case 1:
 				c.add(setting{controller: "blkio", field: t.field, file: t.v1,
-					value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate)})
+					value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate), unset: fmt.Sprintf("%d:%d 0", d.Major, d.Minor)})
 			case 2:
 				c.add(setting{controller: "io", field: t.field, file: "io.max",
-					value: fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, t.v2, ioRate(d.Rate))})
+					value: fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, t.v2, ioRate(d.Rate)),
+					unset: fmt.Sprintf("%d:%d rbps=max wbps=max riops=max wiops=max", d.Major, d.Minor)})
 			}
 		}
 	}

@@ -11,12 +11,13 @@ import (
 // memory compiles the memory limits. In all of them 0 means unset, as in runc.
 func (c *compiler) memory(m *specs.LinuxMemory) {
 	c.refuseMemory(m)
-	if m.Limit == nil && m.Reservation == nil && m.Swap == nil && m.Swappiness == nil && !value(m.DisableOOMKiller) {
+	if m.Limit == nil && m.Reservation == nil && m.Swap == nil && m.Swappiness == nil && !value(m.DisableOOMKiller) && value(m.KernelTCP) == 0 {
 		return
 	}
 	c.checkSize("memory.limit", m.Limit)
 	c.checkSize("memory.reservation", m.Reservation)
 	c.checkSize("memory.swap", m.Swap)
+	c.checkSize("memory.kernelTCP", m.KernelTCP)
 	switch c.version("memory", "memory") {
 	case 1:
 		c.memoryV1(m)
@@ -31,15 +32,18 @@ func (c *compiler) checkSize(field string, n *int64) {
 	}
 }
 
+// Ignored lists the fields which have no effect because no kernel knows them any
+// more, in words for a warning. The specification lets a runtime ignore them.
+func Ignored(res *specs.LinuxResources) []string {
+	//lint:ignore SA1019 the field is read to tell of it, not to use it
+	if res == nil || res.Memory == nil || value(res.Memory.Kernel) == 0 {
+		return nil
+	}
+	return []string{"memory.kernel: Linux has no separate limit of kernel memory since 5.16"}
+}
+
 // refuseMemory refuses what no supported kernel has any more.
 func (c *compiler) refuseMemory(m *specs.LinuxMemory) {
-	//lint:ignore SA1019 the field is read to refuse it, not to use it
-	if value(m.Kernel) != 0 {
-		c.unsupported("memory.kernel", "Linux has no separate limit of kernel memory since 5.16")
-	}
-	if value(m.KernelTCP) != 0 {
-		c.unsupported("memory.kernelTCP", "socket buffers count as memory")
-	}
 	if m.UseHierarchy != nil && !*m.UseHierarchy {
 		c.unsupported("memory.useHierarchy", "Linux always accounts memory hierarchically since 5.11")
 	}
@@ -64,6 +68,9 @@ func (c *compiler) memoryV1(m *specs.LinuxMemory) {
 	if n := value(m.Reservation); n != 0 {
 		c.add(setting{controller: "memory", field: "memory.reservation", file: "memory.soft_limit_in_bytes", value: limit(n, false)})
 	}
+	if n := value(m.KernelTCP); n != 0 {
+		c.add(setting{controller: "memory", field: "memory.kernelTCP", file: "memory.kmem.tcp.limit_in_bytes", value: limit(n, false)})
+	}
 	if value(m.DisableOOMKiller) {
 		c.add(setting{controller: "memory", field: "memory.disableOOMKiller", file: "memory.oom_control", value: "1"})
 	}
@@ -78,7 +85,10 @@ func (c *compiler) memoryV1(m *specs.LinuxMemory) {
 
 func (c *compiler) memoryV2(m *specs.LinuxMemory) {
 	if value(m.DisableOOMKiller) {
-		c.unsupported("memory.disableOOMKiller", "cgroup v2 cannot")
+		c.unsupported("memory.disableOOMKiller", "cgroup v2 cannot, needs cgroup v1")
+	}
+	if value(m.KernelTCP) != 0 {
+		c.unsupported("memory.kernelTCP", "cgroup v2 counts socket buffers as memory, needs cgroup v1")
 	}
 	if m.Swappiness != nil && int64(*m.Swappiness) != -1 {
 		c.unsupported("memory.swappiness", "cgroup v2 has it for the whole host only")

@@ -19,7 +19,8 @@ func onPaper(mode Mode) *Group {
 	g := &Group{path: "/berth/x", mode: mode}
 	if mode != Unified {
 		g.branches = []branch{v1("memory", "memory"), v1("cpu,cpuacct", "cpu", "cpuacct"), v1("cpuset", "cpuset"), v1("blkio", "blkio"),
-			v1("pids", "pids"), v1("devices", "devices"), v1("freezer", "freezer"), v1("systemd", "name=systemd")}
+			v1("pids", "pids"), v1("devices", "devices"), v1("freezer", "freezer"), v1("systemd", "name=systemd"),
+			v1("rdma", "rdma"), v1("net_cls,net_prio", "net_cls", "net_prio")}
 	}
 	switch mode {
 	case Hybrid:
@@ -28,7 +29,7 @@ func onPaper(mode Mode) *Group {
 		g.branches = append(g.branches, b)
 	case Unified:
 		g.branches = []branch{{hierarchy: hierarchy{v2: true, mount: "/sys/fs/cgroup", root: "/",
-			controllers: []string{"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}}, dir: "/sys/fs/cgroup/berth/x"}}
+			controllers: []string{"cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"}}, dir: "/sys/fs/cgroup/berth/x"}}
 	}
 	return g
 }
@@ -70,6 +71,15 @@ func TestCompile(t *testing.T) {
 		{"no quota", specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](-1)}}, "cpu.cfs_quota_us=-1", "cpu.max=max"},
 		{"period alone", specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr[uint64](20000)}}, "cpu.cfs_period_us=20000", "cpu.max=max 20000"},
 		{"idle", specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr[int64](1)}}, "cpu.idle=1", "cpu.idle=1"},
+		{"idle has no shares", specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr[int64](1), Shares: ptr[uint64](512)}}, "cpu.idle=1", "cpu.idle=1"},
+		{"idle no more", specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr[int64](0), Shares: ptr[uint64](1024)}},
+			"cpu.idle=0 cpu.shares=1024", "cpu.idle=0 cpu.weight=100"},
+		//lint:ignore SA1019 it has no effect
+		{"kernel memory", specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: ptr[int64](1)}}, "", ""},
+		{"rdma", specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{
+			"mlx5_1": {HcaHandles: ptr[uint32](3), HcaObjects: ptr[uint32](10000)}, "hfi1": {HcaObjects: ptr[uint32](0)}}},
+			"rdma.max=hfi1 hca_object=0 rdma.max=mlx5_1 hca_handle=3 hca_object=10000",
+			"rdma.max=hfi1 hca_object=0 rdma.max=mlx5_1 hca_handle=3 hca_object=10000"},
 		{"cpuset", specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0-1", Mems: "0"}}, "cpuset.cpus=0-1 cpuset.mems=0", "cpuset.cpus=0-1 cpuset.mems=0"},
 		{"pids", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](7)}}, "pids.max=7", "pids.max=7"},
 		{"pids none", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr[int64](0)}}, "pids.max=1", "pids.max=1"},
@@ -100,9 +110,13 @@ func TestCompileV1Only(t *testing.T) {
 	res := &specs.LinuxResources{
 		Memory: &specs.LinuxMemory{Swappiness: ptr[uint64](10), DisableOOMKiller: ptr(true)},
 		CPU:    &specs.LinuxCPU{RealtimePeriod: ptr[uint64](1000000), RealtimeRuntime: ptr[int64](1000)},
+		Network: &specs.LinuxNetwork{ClassID: ptr[uint32](0x100001),
+			Priorities: []specs.LinuxInterfacePriority{{Name: "lo", Priority: 5}, {Name: "eth0", Priority: 7}}},
 	}
+	res.Memory.KernelTCP = ptr[int64](4096)
 	settings, err := onPaper(Legacy).compile(res, true)
-	want := "memory.oom_control=1\nmemory.swappiness=10\ncpu.rt_period_us=1000000\ncpu.rt_runtime_us=1000\n"
+	want := "memory.kmem.tcp.limit_in_bytes=4096\nmemory.oom_control=1\nmemory.swappiness=10\ncpu.rt_period_us=1000000\ncpu.rt_runtime_us=1000\n" +
+		"net_cls.classid=1048577\nnet_prio.ifpriomap=lo 5\nnet_prio.ifpriomap=eth0 7\n"
 	if got := text(settings); err != nil || got != want {
 		t.Errorf("got %s (%v)\nwant %s", got, err, want)
 	}
@@ -133,12 +147,13 @@ func TestRefused(t *testing.T) {
 		v1, v2 error
 		res    specs.LinuxResources
 	}{
-		{"network.classID", u, u, specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: ptr[uint32](1)}}},
-		{"network.priorities", u, u, specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: []specs.LinuxInterfacePriority{{}}}}},
-		{"rdma", u, u, specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{"x": {}}}},
-		//lint:ignore SA1019 it is there to be refused
-		{"memory.kernel", u, u, specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: ptr[int64](1)}}},
-		{"memory.kernelTCP", u, u, specs.LinuxResources{Memory: &specs.LinuxMemory{KernelTCP: ptr[int64](1)}}},
+		{"network.classID", nil, u, specs.LinuxResources{Network: &specs.LinuxNetwork{ClassID: ptr[uint32](1)}}},
+		{"network.priorities", v, v, specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: []specs.LinuxInterfacePriority{{Name: "a b"}}}}},
+		{"network.priorities", nil, u, specs.LinuxResources{Network: &specs.LinuxNetwork{Priorities: []specs.LinuxInterfacePriority{{Name: "lo"}}}}},
+		{"rdma.x", v, v, specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{"x": {}}}},
+		{"rdma", v, v, specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{"x\n": {HcaHandles: ptr[uint32](1)}}}},
+		{"memory.kernelTCP", v, v, specs.LinuxResources{Memory: &specs.LinuxMemory{KernelTCP: ptr[int64](-2)}}},
+		{"memory.kernelTCP", nil, u, specs.LinuxResources{Memory: &specs.LinuxMemory{KernelTCP: ptr[int64](1)}}},
 		{"memory.useHierarchy", u, u, specs.LinuxResources{Memory: &specs.LinuxMemory{UseHierarchy: ptr(false)}}},
 		{"memory.swappiness", nil, u, specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: ptr[uint64](1)}}},
 		{"memory.swappiness", v, u, specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: ptr[uint64](101)}}},
@@ -233,7 +248,7 @@ func TestMountsOfCombinedControllers(t *testing.T) {
 	if m := mounts[7]; m.Name != "systemd" || m.Options != "name=systemd" || m.Links != nil {
 		t.Errorf("systemd: %+v", m)
 	}
-	if m := mounts[8]; m.Name != "unified" || m.FSType != "cgroup2" || m.Options != "" || m.Links != nil {
+	if m := mounts[10]; m.Name != "unified" || m.FSType != "cgroup2" || m.Options != "" || m.Links != nil {
 		t.Errorf("unified: %+v", m)
 	}
 }

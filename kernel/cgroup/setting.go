@@ -24,14 +24,17 @@ type setting struct {
 	// reorder: an EINVAL may come of a setting that follows (a limit above
 	// the old memory+swap limit, say), so it is tried again at the end.
 	reorder bool
-	// otherwise is tried when the kernel does not have the file.
+	// unset marks a file with a line for each device, of which value sets one,
+	// and is what takes that line back.
+	unset string
+	// otherwise is tried when the kernel does not have the file, or not for that
+	// device.
 	otherwise *setting
 }
 
 // Set changes the limits to those of res; what res leaves nil (or 0, but for
 // pids.limit) stays as it is. Devices, when given, are replaced as a whole. A
-// value the kernel refuses is named in the error; what came before it has taken
-// effect then.
+// value the kernel refuses is named in the error, and the others are taken back.
 func (g *Group) Set(res *specs.LinuxResources) error {
 	settings, err := g.compile(res, false)
 	if err != nil {
@@ -51,17 +54,25 @@ func (g *Group) Set(res *specs.LinuxResources) error {
 			}
 		}
 	}
-	if err := g.apply(settings); err != nil {
-		return err
+	var undo rollback
+	if err := g.apply(settings, &undo); err != nil {
+		return errors.Join(err, undo.run())
 	}
-	return g.replaceDevices(devices)
+	if err := g.replaceDevices(devices); err != nil {
+		return errors.Join(err, undo.run())
+	}
+	return nil
 }
 
-// apply writes the settings in their order.
-func (g *Group) apply(settings []setting) error {
+// apply writes the settings in their order. undo, unless nil, learns what was
+// there before.
+func (g *Group) apply(settings []setting, undo *rollback) error {
 	var again []setting
 	for i := range settings {
 		s := &settings[i]
+		if undo != nil {
+			undo.note(g, s)
+		}
 		err := g.write(s)
 		if s.reorder && errors.Is(err, unix.EINVAL) {
 			again = append(again, *s)
@@ -92,17 +103,33 @@ func (g *Group) write(s *setting) error {
 		return fmt.Errorf("%s: this kernel has no %s: %w", s.field, s.file, errdefs.ErrUnsupported)
 	}
 	if err != nil {
-		return classify(b.fail("open", s.file, err))
+		return fmt.Errorf("%s: %w", s.field, classify(b.fail("open", s.file, err)))
 	}
 	defer unix.Close(fd)
-	if _, err = retryEINTR(func() (int, error) { return unix.Write(fd, []byte(s.value)) }); err == nil {
+	_, err = retryEINTR(func() (int, error) { return unix.Write(fd, []byte(s.value)) })
+	if err == nil {
 		return nil
 	}
-	err = classify(fmt.Errorf("set %s of cgroup %s to %s: %w", s.file, b.dir, s.value, err))
-	if errors.Is(err, unix.EBUSY) {
-		err = errdefs.WithHint(err, "The group uses more than that now: stop or shrink its processes, or choose a higher limit.")
+	if err == unix.EOPNOTSUPP && s.otherwise != nil {
+		return g.write(s.otherwise)
 	}
-	return err
+	return b.refused(s, err)
+}
+
+// refused explains why the kernel did not take a value.
+func (b *branch) refused(s *setting, why error) error {
+	err := fmt.Errorf("%s: set %s of cgroup %s to %s: %w", s.field, s.file, b.dir, s.value, why)
+	switch why {
+	case unix.EBUSY:
+		return errdefs.WithHint(classify(err), "The group uses more than that now: stop or shrink its processes, or choose a higher limit.")
+	case unix.EOPNOTSUPP:
+		return errdefs.As(errdefs.ErrUnsupported, err)
+	case unix.ENODEV: // of the cgroup, which is gone, or of what the value names
+		if _, gerr := b.read("cgroup.procs"); gerr == nil {
+			return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, err), "This host has no such device, or it is a partition: name the whole disk.")
+		}
+	}
+	return classify(err)
 }
 
 // needed lists the controllers of the settings.
@@ -131,9 +158,6 @@ func (g *Group) compile(res *specs.LinuxResources, fresh bool) ([]setting, error
 	if res == nil {
 		return nil, nil
 	}
-	if err := refuseUnsupported(res); err != nil {
-		return nil, err
-	}
 	c := &compiler{g: g, fresh: fresh}
 	if res.Memory != nil {
 		c.memory(res.Memory)
@@ -149,6 +173,10 @@ func (g *Group) compile(res *specs.LinuxResources, fresh bool) ([]setting, error
 		c.io(res.BlockIO)
 	}
 	c.hugetlb(res.HugepageLimits)
+	if res.Network != nil {
+		c.network(res.Network)
+	}
+	c.rdma(res.Rdma)
 	c.unified(res.Unified)
 	return c.settings, c.err
 }
@@ -181,23 +209,6 @@ func (c *compiler) invalid(field string, value any, why string) {
 }
 
 func (c *compiler) add(s setting) { c.settings = append(c.settings, s) }
-
-// refuseUnsupported names the first field which no code here carries out.
-func refuseUnsupported(res *specs.LinuxResources) error {
-	for _, f := range []struct {
-		field string
-		set   bool
-	}{
-		{"network.classID", res.Network != nil && res.Network.ClassID != nil},
-		{"network.priorities", res.Network != nil && len(res.Network.Priorities) > 0},
-		{"rdma", len(res.Rdma) > 0},
-	} {
-		if f.set {
-			return fmt.Errorf("%s: %w", f.field, errdefs.ErrUnsupported)
-		}
-	}
-	return nil
-}
 
 // limit writes a number of bytes; -1 is v1's and the spec's "no limit".
 func limit(n int64, v2 bool) string {
