@@ -29,6 +29,8 @@ type Plan struct {
 	pidSlot  p.Arg // where the pid of that clone is
 	waits    bool  // it waits for the start signal before it execs
 	terminal bool  // it sends a terminal's master
+
+	initialCPUs string // where it runs until it is in its cgroup, "" for anywhere
 }
 
 // inherited is a descriptor the process is given: an open file, or a path

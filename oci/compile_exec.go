@@ -18,18 +18,18 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 		return nil, err
 	}
 	spec := *in.spec
-	if pr.Capabilities == nil && spec.Process != nil { // as runc: the container's
-		own := *pr
-		own.Capabilities = spec.Process.Capabilities
-		pr = &own
-	}
+	pr = withContainers(pr, spec.Process)
 	spec.Process = pr
 	in.spec = &spec
 	c := newCompiler(in)
 	c.newUser = hasNamespace(spec.Linux, specs.UserNamespace)
 
 	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:exec"))
+	if a := pr.ExecCPUAffinity; a != nil {
+		c.plan.initialCPUs = a.Initial
+	}
 	c.joinCgroups()
+	c.finalCPUs(pr)
 	c.oomScore(pr.OOMScoreAdj)
 	// From here on processes of the container could look at this one.
 	c.hide()
@@ -40,6 +40,31 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 		return nil, err
 	}
 	return c.plan, nil
+}
+
+// withContainers gives a process, as runc does, the container's settings for
+// what it does not say itself.
+func withContainers(pr, container *specs.Process) *specs.Process {
+	if container == nil {
+		return pr
+	}
+	own := *pr
+	if own.Capabilities == nil {
+		own.Capabilities = container.Capabilities
+	}
+	if len(own.Rlimits) == 0 {
+		own.Rlimits = container.Rlimits
+	}
+	if own.Scheduler == nil {
+		own.Scheduler = container.Scheduler
+	}
+	if own.IOPriority == nil {
+		own.IOPriority = container.IOPriority
+	}
+	if own.ExecCPUAffinity == nil {
+		own.ExecCPUAffinity = container.ExecCPUAffinity
+	}
+	return &own
 }
 
 // joinContainer enters every namespace of the container at once.

@@ -23,6 +23,8 @@ const execStep = "execute "
 // container with every right" to the command with only its own.
 func (c *compiler) process(pr *specs.Process) error {
 	c.resetSignals()
+	c.memoryPolicy()
+	c.personality()
 	c.limits(pr)
 	c.ownStdio(pr)
 	sync, fifo := c.keepDescriptors()
@@ -31,6 +33,7 @@ func (c *compiler) process(pr *specs.Process) error {
 		return err
 	}
 	drop.bounding(c)
+	c.schedule(pr) // late, or an idle policy would slow the set-up down
 	c.user(pr)
 	// As the user: the directory must be one the user may enter. No descriptor
 	// of the host is open any more, so it is inside the root.
@@ -60,6 +63,17 @@ func (c *compiler) process(pr *specs.Process) error {
 func (c *compiler) resetSignals() {
 	for _, n := range c.in.host.ignored {
 		c.Call("reset signals", p.RtSigaction, p.Int(n), c.Data(make([]byte, 32), "SIG_DFL"), p.Null, p.Int(8))
+	}
+}
+
+// personality sets the execution domain: LINUX32 makes uname say i686.
+func (c *compiler) personality() {
+	if d := c.spec.Linux.Personality; d != nil {
+		domain := uint64(0) // PER_LINUX
+		if d.Domain == specs.PerLinux32 {
+			domain = 8 // PER_LINUX32 (linux/personality.h)
+		}
+		c.Call("set personality", p.Personality, p.Flag(domain, string(d.Domain)))
 	}
 }
 
@@ -266,7 +280,7 @@ func (c *compiler) seccomp() error {
 // is not there: the second round reports it.
 func (c *compiler) execute(pr *specs.Process) {
 	args := c.Strings(pr.Args, "args")
-	env := c.Strings(pr.Env, "env")
+	env := c.Strings(lastOfEach(pr.Env), "env")
 	names := candidates(pr)
 	for _, name := range names[:len(names)-1] {
 		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
@@ -281,6 +295,26 @@ func (c *compiler) execute(pr *specs.Process) {
 		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR)
 	}
 	c.Call(execStep+pr.Args[0]+" from PATH", p.Execve, c.Str(last), args, env)
+}
+
+// lastOfEach drops the variables that a later one of the same name replaces:
+// the programs that read the list disagree about which of two counts.
+func lastOfEach(env []string) []string {
+	last := make(map[string]int, len(env))
+	for i, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		last[name] = i
+	}
+	if len(last) == len(env) {
+		return env
+	}
+	out := make([]string, 0, len(last))
+	for i, e := range env {
+		if name, _, _ := strings.Cut(e, "="); last[name] == i {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // defaultPath is searched when the environment has no PATH.

@@ -69,6 +69,12 @@ func hintFor(step string, errno syscall.Errno) string {
 		return "the root filesystem has a symbolic link where a real directory is needed"
 	case errno == unix.ENOENT && strings.HasPrefix(step, "bind"):
 		return "the source of the bind mount does not exist on the host"
+	case errno == unix.EPERM && strings.HasPrefix(step, "set scheduler"):
+		return "real-time policies need CAP_SYS_NICE on the host, processor time for them in the cgroup (cpu.rt_runtime_us), and a deadline every processor of the host"
+	case errno == unix.EBUSY && strings.HasPrefix(step, "set scheduler"):
+		return "the processors have no time left for another deadline"
+	case errno == unix.EINVAL && (strings.HasPrefix(step, "set scheduler") || strings.HasPrefix(step, "set memory policy") || strings.HasPrefix(step, processorsStep)):
+		return "this kernel, or the cpuset of the container, has no such policy, processor or node"
 	case errno == unix.EPERM:
 		return "the caller lacks the capability for this, or a user namespace forbids it"
 	case errno == unix.ENODEV && strings.HasPrefix(step, "mount"):

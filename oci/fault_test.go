@@ -99,12 +99,15 @@ func TestMissingThingsHaveClearErrors(t *testing.T) {
 
 func TestUnsupportedFieldsAreNamed(t *testing.T) {
 	for field, set := range map[string]func(*specs.Spec){
-		"hooks":                      func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
-		"linux.intelRdt":             func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
-		"linux.mountLabel":           func(s *specs.Spec) { s.Linux.MountLabel = "x" },
-		"process.selinuxLabel":       func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
-		"process.apparmorProfile":    func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
-		"process.scheduler":          func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
+		"hooks":                   func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
+		"linux.intelRdt":          func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
+		"linux.mountLabel":        func(s *specs.Spec) { s.Linux.MountLabel = "x" },
+		"process.selinuxLabel":    func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
+		"process.apparmorProfile": func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
+		"process.commandLine":     func(s *specs.Spec) { s.Process.CommandLine = "dir" },
+		"linux.personality.flags": func(s *specs.Spec) {
+			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"x"}}
+		},
 		"linux.seccomp.listenerPath": func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{ListenerPath: "/x"} },
 		"option tmpcopyup": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"tmpcopyup"}})

@@ -198,7 +198,7 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 		}
 		l.Stdio[i] = f
 	}
-	pid, pidfd, err := r.interpreter.Start(&l)
+	pid, pidfd, err := r.startOn(plan.initialCPUs, &l)
 	if err != nil {
 		return nil, fmt.Errorf("make the container's process: %w", err)
 	}

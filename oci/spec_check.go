@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-containers/berth/errdefs"
 )
 
 // check refuses what the compiler cannot build: first what contradicts the
@@ -47,6 +49,12 @@ func checkRoot(s *specs.Spec) error {
 	}
 	if !hasNamespace(s.Linux, specs.MountNamespace) && (s.Root.Readonly || s.Linux.RootfsPropagation != "") {
 		return invalid("root.readonly, linux.rootfsPropagation: they need a mount namespace")
+	}
+	if err := checkPersonality(s.Linux.Personality); err != nil {
+		return err
+	}
+	if err := checkMemoryPolicy(s.Linux.MemoryPolicy); err != nil {
+		return err
 	}
 	return checkLinuxPaths(s.Linux)
 }
@@ -215,15 +223,25 @@ func checkUnsupported(s *specs.Spec) error {
 		{s.VM != nil, "vm"}, {s.Windows != nil, "windows"}, {s.Solaris != nil, "solaris"}, {s.ZOS != nil, "zos"},
 		{l.MountLabel != "", "linux.mountLabel"},
 		{l.IntelRdt != nil, "linux.intelRdt"},
-		{l.Personality != nil, "linux.personality"},
 		{len(l.TimeOffsets) > 0, "linux.timeOffsets"},
 		{len(l.NetDevices) > 0, "linux.netDevices"},
-		{l.MemoryPolicy != nil, "linux.memoryPolicy"},
 		{l.Seccomp != nil && l.Seccomp.ListenerPath != "", "linux.seccomp.listenerPath"},
 	} {
 		if f.set {
 			return unsupported(f.name)
 		}
+	}
+	return nil
+}
+
+func checkPersonality(d *specs.LinuxPersonality) error {
+	switch {
+	case d == nil:
+		return nil
+	case d.Domain != specs.PerLinux && d.Domain != specs.PerLinux32:
+		return invalid("linux.personality.domain %q: must be LINUX or LINUX32", d.Domain)
+	case len(d.Flags) > 0:
+		return unsupported("linux.personality.flags")
 	}
 	return nil
 }
@@ -245,14 +263,10 @@ func CheckProcess(p *specs.Process) error {
 		return unsupported("process.apparmorProfile")
 	case p.SelinuxLabel != "":
 		return unsupported("process.selinuxLabel")
-	case p.Scheduler != nil:
-		return unsupported("process.scheduler")
-	case p.IOPriority != nil:
-		return unsupported("process.ioPriority")
-	case p.ExecCPUAffinity != nil:
-		return unsupported("process.execCPUAffinity")
 	case p.CommandLine != "":
-		return unsupported("process.commandLine")
+		return errdefs.WithHint(unsupported("process.commandLine"), "it is for Windows; give process.args")
+	case p.User.Umask != nil && *p.User.Umask > 0o7777:
+		return invalid("process.user.umask %#o: is no file mode", *p.User.Umask)
 	}
 	for _, list := range [][]string{p.Args, p.Env, {p.Cwd, p.ApparmorProfile}} {
 		for _, s := range list {
@@ -266,7 +280,12 @@ func CheckProcess(p *specs.Process) error {
 			return invalid("process.env: %q: must be NAME=value", e)
 		}
 	}
-	for _, r := range p.Rlimits {
+	for i, r := range p.Rlimits {
+		for _, earlier := range p.Rlimits[:i] {
+			if earlier.Type == r.Type {
+				return invalid("process.rlimits: %s twice", r.Type)
+			}
+		}
 		if _, ok := rlimitNumber(r.Type); !ok {
 			return invalid("process.rlimits: unknown type %q", r.Type)
 		}
@@ -274,5 +293,5 @@ func CheckProcess(p *specs.Process) error {
 			return invalid("process.rlimits: %s: the soft limit exceeds the hard one", r.Type)
 		}
 	}
-	return nil
+	return checkSchedule(p)
 }
