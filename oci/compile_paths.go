@@ -51,6 +51,9 @@ func openText(flags, resolve uint64) string {
 	if resolve&unix.RESOLVE_NO_SYMLINKS != 0 {
 		s = append(s, "NO_SYMLINKS")
 	}
+	if resolve&unix.RESOLVE_NO_MAGICLINKS != 0 && resolve&unix.RESOLVE_IN_ROOT == 0 {
+		s = append(s, "NO_MAGICLINKS")
+	}
 	if resolve&unix.RESOLVE_NO_XDEV != 0 {
 		s = append(s, "NO_XDEV")
 	}

@@ -35,9 +35,7 @@ func (c *compiler) process(pr *specs.Process) error {
 	drop.bounding(c)
 	c.schedule(pr) // late, or an idle policy would slow the set-up down
 	c.user(pr)
-	// As the user: the directory must be one the user may enter. No descriptor
-	// of the host is open any more, so it is inside the root.
-	c.Call("change to "+pr.Cwd, p.Chdir, c.Str(pr.Cwd))
+	c.workingDirectory(pr.Cwd)
 	umask := 0o022
 	if pr.User.Umask != nil {
 		umask = int(*pr.User.Umask & 0o777)
@@ -226,6 +224,21 @@ func (c *compiler) user(pr *specs.Process) {
 	gid, uid := p.Int(int(u.GID)), p.Int(int(u.UID))
 	c.Call(step, p.Setresgid, gid, gid, gid)
 	c.Call(step, p.Setresuid, uid, uid, uid)
+}
+
+// workingDirectory enters the command's directory, as the user: it must be one
+// the user may enter. A stream or an extra file may be a directory of the host,
+// and /proc/self/fd/N would lead there (CVE-2024-21626): no such link is
+// followed, so that what is entered is inside the root.
+func (c *compiler) workingDirectory(cwd string) {
+	step := "change to " + cwd
+	if path.Clean(cwd) == "/" {
+		c.Call(step, p.Chdir, c.Str("/"))
+		return
+	}
+	dir := c.Slot("cwd")
+	c.open(step, atCwd, cwd, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_MAGICLINKS).Store(dir)
+	c.Call(step, p.Fchdir, dir)
 }
 
 // awaitStart tells the parent that all is set up, then waits for one byte.
