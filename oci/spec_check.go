@@ -2,6 +2,7 @@ package oci
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -280,6 +281,9 @@ func CheckProcess(p *specs.Process) error {
 			return invalid("process.env: %q: must be NAME=value", e)
 		}
 	}
+	if err := checkUser(&p.User); err != nil {
+		return err
+	}
 	for i, r := range p.Rlimits {
 		for _, earlier := range p.Rlimits[:i] {
 			if earlier.Type == r.Type {
@@ -294,4 +298,18 @@ func CheckProcess(p *specs.Process) error {
 		}
 	}
 	return checkSchedule(p)
+}
+
+// checkUser refuses the id -1, which to the kernel means "as it is": root.
+func checkUser(u *specs.User) error {
+	const none = 1<<32 - 1
+	switch {
+	case u.UID == none:
+		return invalid("process.user.uid %d: is no user", u.UID)
+	case u.GID == none:
+		return invalid("process.user.gid %d: is no group", u.GID)
+	case slices.Contains(u.AdditionalGids, none):
+		return invalid("process.user.additionalGids: %d is no group", uint32(none))
+	}
+	return nil
 }
