@@ -124,6 +124,7 @@ func compile(in *compileInput) (*Plan, error) {
 	// Everything of the host's /proc is opened and written while the path
 	// still leads to it: nothing of the container exists yet.
 	c.procSettings()
+	c.joinMounts()
 	c.names()
 	if err := c.rootFilesystem(); err != nil {
 		return nil, err
@@ -207,8 +208,9 @@ func (c *compiler) joinNamespaces() error {
 			if n.Type != f.kind || n.Path == "" {
 				continue
 			}
-			fd := c.inherit(inherited{name: string(n.Type) + " namespace", path: n.Path})
-			c.Call(fmt.Sprintf("join %s namespace %s", n.Type, n.Path), p.Setns, fd, p.Flag(uint64(f.flag), f.name))
+			if n.Type != specs.MountNamespace {
+				c.join(n, uint64(f.flag), f.name)
+			}
 			joinedPID = joinedPID || n.Type == specs.PIDNamespace
 			joinedUser = joinedUser || n.Type == specs.UserNamespace
 		}
@@ -226,6 +228,21 @@ func (c *compiler) joinNamespaces() error {
 		c.fork()
 	}
 	return nil
+}
+
+func (c *compiler) join(n specs.LinuxNamespace, flag uint64, name string) {
+	fd := c.inherit(inherited{name: string(n.Type) + " namespace", path: n.Path})
+	c.Call(fmt.Sprintf("join %s namespace %s", n.Type, n.Path), p.Setns, fd, p.Flag(flag, name))
+}
+
+// joinMounts joins a mount namespace, after the last use of the host's /proc:
+// what is at that path there is somebody else's to say (CVE-2025-52881).
+func (c *compiler) joinMounts() {
+	for _, n := range c.spec.Linux.Namespaces {
+		if n.Type == specs.MountNamespace && n.Path != "" {
+			c.join(n, unix.CLONE_NEWNS, "CLONE_NEWNS")
+		}
+	}
 }
 
 // becomeRoot takes on the ids of a joined user namespace's root.
