@@ -261,6 +261,16 @@ func (p *Program) Len() int { return len(p.ops) }
 // Op returns the op at index i, for reading.
 func (p *Program) Op(i int) *Op { return &p.ops[i] }
 
+// At is the program's data from the address a on, nil when a is no address:
+// for reading a plan, and for tests that spoil one. It is valid until the next
+// addition.
+func (p *Program) At(a Arg) []byte {
+	if a.kind != argData {
+		return nil
+	}
+	return p.data[a.val:]
+}
+
 // Step names the step of op i; it is safe for any i.
 func (p *Program) Step(i int) string {
 	if i < 0 || i >= len(p.ops) {

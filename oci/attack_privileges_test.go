@@ -1,0 +1,137 @@
+package oci
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	p "github.com/berth-containers/berth/kernel/program"
+)
+
+// A process of the container that waits for execs must not get hold of anything
+// of theirs: not their binary, not their descriptors, not their memory.
+func TestContainerCannotLookIntoExecs(t *testing.T) {
+	s := startSleeper(t, func(s *specs.Spec) {
+		// Docker's, as far as they matter here. (CAP_SYS_PTRACE would let it look.)
+		all := []string{"CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID", "CAP_SYS_CHROOT"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+		s.Process.Args = []string{"sh", "-c",
+			"i=0; while :; do for p in /proc/[0-9]*; do readlink $p/exe $p/fd/* 2>/dev/null; done; done | grep -v -E '^(/bin/|/dev/null|pipe:|/proc/)' >/tmp/seen"}
+		s.Root.Readonly = false
+	})
+	for range 50 {
+		if _, _, err := s.exec(s.process("true")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, err := os.ReadFile(filepath.Join(s.req.Spec.Root.Path, "tmp/seen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(seen)), "\n") {
+		if line != "" && !strings.HasPrefix(line, "/memfd:berth-init") {
+			t.Errorf("the container saw %s", line)
+		}
+	}
+	if strings.Contains(string(seen), self) {
+		t.Errorf("the container saw the host's %s", self)
+	}
+}
+
+// CVE-2022-29162: the inheritable set was not empty, so that any program with an
+// inheritable file capability gained it.
+func TestNothingIsInheritable(t *testing.T) {
+	needRoot(t)
+	// This thread's is full, and children begin with it.
+	runtime.LockOSThread() // for good: the thread ends with the test's goroutine
+	var data [2]unix.CapUserData
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	data[0].Inheritable, data[1].Inheritable = data[0].Permitted, data[1].Permitted
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	const none = "CapInh:\t0000000000000000"
+	a := attack(t, specFor(rootfs(t), "grep", "CapInh", "/proc/self/status"))
+	if out, err := a.try(nil); err != nil || out != none {
+		t.Errorf("init: %q, %v", out, err)
+	}
+	if out, err := a.try(keepCapabilities); err != nil || out == none {
+		t.Errorf("a naive runtime gives none either (%q, %v): this test tests nothing", out, err)
+	}
+	s := startSleeper(t, nil)
+	if out, err := s.try(s.process("grep", "CapInh", "/proc/self/status"), nil, nil); err != nil || out != none {
+		t.Errorf("exec: %q, %v", out, err)
+	}
+}
+
+// keepCapabilities leaves the sets as they were inherited.
+func keepCapabilities(_ *p.Program, op *p.Op) {
+	if op.Sys == p.Capset {
+		op.Sys, op.Args = p.Umask, [6]p.Arg{p.Int(0o022)}
+	}
+}
+
+// CVE-2023-25809, CVE-2022-0492: the host's cgroups were there to be written.
+func TestOnlyOwnCgroupsAreMounted(t *testing.T) {
+	needRoot(t)
+	for _, user := range []bool{false, true} {
+		t.Run(fmt.Sprintf("user namespace %t", user), func(t *testing.T) {
+			s := specFor(rootfs(t), "sh", "-c",
+				"grep -E ' - cgroup2? ' /proc/self/mountinfo | cut -d' ' -f4 | sort -u; "+
+					"for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/x && echo made $d; echo /x >$d/release_agent && echo wrote $d; done 2>/dev/null; true")
+			s.Linux.Namespaces = s.Linux.Namespaces[:len(s.Linux.Namespaces)-1] // the host's cgroup namespace
+			if user {
+				inUserNamespace(t, s)
+			}
+			if got := mustRun(t, s); got != s.Linux.CgroupsPath {
+				t.Errorf("mounted %s, want the container's own, %s", got, s.Linux.CgroupsPath)
+			}
+		})
+	}
+}
+
+// inUserNamespace gives a container a user namespace of its own.
+func inUserNamespace(t *testing.T, s *specs.Spec) {
+	t.Helper()
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+	if err := os.Chmod(filepath.Dir(s.Root.Path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(s.Root.Path, 100000, 100000); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// To setresuid(2) and its like, -1 means "as it is": root.
+func TestNoUserMeansRoot(t *testing.T) {
+	for field, set := range map[string]func(*specs.User){
+		"process.user.uid":            func(u *specs.User) { u.UID = math.MaxUint32 },
+		"process.user.gid":            func(u *specs.User) { u.GID = math.MaxUint32 },
+		"process.user.additionalGids": func(u *specs.User) { u.AdditionalGids = []uint32{5, math.MaxUint32} },
+	} {
+		s := specFor("/nonexistent", "true")
+		set(&s.Process.User)
+		if err := check(s); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s 4294967295: %v", field, err)
+		}
+		if _, err := compileExec(&compileInput{spec: specFor("/nonexistent", "true"), host: anyHost()}, s.Process, inherited{}, 1); err == nil {
+			t.Errorf("exec: %s 4294967295 was accepted", field)
+		}
+	}
+}
