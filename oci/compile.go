@@ -68,6 +68,8 @@ type compileInput struct {
 	wait *inherited
 	// host is what the caller may give away.
 	host hostLimits
+	// hook is what is run in place of spec.Process.
+	hook *specs.Hook
 }
 
 type compiler struct {
@@ -81,6 +83,8 @@ type compiler struct {
 	late    []lateAttr
 	console p.Arg // the terminal's own side, set by openTerminal
 	newUser bool  // the container has a user namespace that is not the host's
+
+	orphaned p.Label // where the process ends when the parent it waits for is gone
 }
 
 // lateAttr is a read-only setting that waits until all mount points below it
@@ -123,12 +127,15 @@ func compile(in *compileInput) (*Plan, error) {
 	c.session()
 	// Everything of the host's /proc is opened and written while the path
 	// still leads to it: nothing of the container exists yet.
-	c.procSettings()
+	c.oomScore(in.spec.Process.OOMScoreAdj)
+	setLater := c.sysctls()
 	c.joinMounts()
 	c.names()
 	if err := c.rootFilesystem(); err != nil {
 		return nil, err
 	}
+	c.pause()
+	setLater()
 	if err := c.restrictPaths(); err != nil {
 		return nil, err
 	}
@@ -139,6 +146,7 @@ func compile(in *compileInput) (*Plan, error) {
 	if err := c.process(in.spec.Process); err != nil {
 		return nil, err
 	}
+	c.endOrphaned()
 	return c.plan, nil
 }
 
@@ -288,19 +296,34 @@ func (c *compiler) names() {
 	}
 }
 
-// procSettings writes the settings that go through /proc: the container's
-// kernel parameters and the process's oom_score_adj.
-func (c *compiler) procSettings() {
+// sysctls writes the container's kernel parameters. Where hooks may yet make what
+// they are about (network interfaces), later does: by a descriptor from now.
+func (c *compiler) sysctls() (later func()) {
+	if len(c.spec.Linux.Sysctl) == 0 {
+		return func() {}
+	}
+	const step = "open /proc/sys"
+	dir := c.Slot("sysctls")
+	c.Call(step, p.Openat, atCwd, c.Str("/proc/sys"), p.Flag(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY")).Store(dir)
+	set := func() {
+		c.setSysctls(dir)
+		c.Call(step, p.Close, dir)
+	}
+	if hasCreateHooks(c.spec.Hooks) {
+		return set
+	}
+	set()
+	return func() {}
+}
+
+func (c *compiler) setSysctls(dir p.Arg) {
 	keys := make([]string, 0, len(c.spec.Linux.Sysctl))
 	for k := range c.spec.Linux.Sysctl {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		c.writeFile("set "+k, "/proc/sys/"+sysctlPath(k), c.spec.Linux.Sysctl[k])
-	}
-	if pr := c.spec.Process; pr != nil {
-		c.oomScore(pr.OOMScoreAdj)
+		c.writeFileAt("set "+k, dir, sysctlPath(k), c.spec.Linux.Sysctl[k])
 	}
 }
 
@@ -330,9 +353,11 @@ func (c *compiler) warn(format string, args ...any) {
 }
 
 // writeFile writes a file of the host's /proc or cgroups.
-func (c *compiler) writeFile(step, path, value string) {
+func (c *compiler) writeFile(step, path, value string) { c.writeFileAt(step, atCwd, path, value) }
+
+func (c *compiler) writeFileAt(step string, dir p.Arg, path, value string) {
 	fd := c.Slot("file")
-	c.Call(step, p.Openat, atCwd, c.Str(path), p.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW")).Store(fd)
+	c.Call(step, p.Openat, dir, c.Str(path), p.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW")).Store(fd)
 	c.Call(step, p.Write, fd, c.Str(value), p.Int(len(value)))
 	c.Call(step, p.Close, fd)
 }

@@ -33,7 +33,7 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 	c.oomScore(pr.OOMScoreAdj)
 	// From here on processes of the container could look at this one.
 	c.hide()
-	c.joinContainer(init, initPid)
+	c.joinContainer(init, initPid, false)
 	c.session()
 	c.execTerminal(pr)
 	if err := c.process(pr); err != nil {
@@ -67,8 +67,10 @@ func withContainers(pr, container *specs.Process) *specs.Process {
 	return &own
 }
 
-// joinContainer enters every namespace of the container at once.
-func (c *compiler) joinContainer(init inherited, initPid int) {
+// joinContainer enters every namespace of the container at once. With initsRoot
+// its first process's root directory becomes this one's, even where that is not
+// the mount namespace's.
+func (c *compiler) joinContainer(init inherited, initPid int, initsRoot bool) {
 	var flags uint64
 	names := ""
 	for _, f := range namespaceFlags {
@@ -79,7 +81,7 @@ func (c *compiler) joinContainer(init inherited, initPid int) {
 	}
 	fd := c.inherit(init)
 	var root p.Arg
-	if !c.ownMounts() {
+	if initsRoot || !c.ownMounts() {
 		// Without a mount namespace the container is its first process's root.
 		root = c.Slot("root")
 		c.Call("open root of the container", p.Openat, atCwd, c.Str(fmt.Sprintf("/proc/%d/root", initPid)),

@@ -292,6 +292,10 @@ func (c *compiler) seccomp() error {
 // in PATH, as execvp does. What cannot be executed is remembered against what
 // is not there: the second round reports it.
 func (c *compiler) execute(pr *specs.Process) {
+	if c.in.hook != nil {
+		c.executeHook()
+		return
+	}
 	args := c.Strings(pr.Args, "args")
 	env := c.Strings(lastOfEach(pr.Env), "env")
 	names := candidates(pr)

@@ -72,7 +72,12 @@ func (c *compiler) attachRoot() error {
 	if !c.ownMounts() {
 		return nil
 	}
-	c.Call("attach root", p.MoveMount, c.root, c.Str(""), atCwd, c.Str("/"), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	at := "/"
+	if hasCreateHooks(c.spec.Hooks) && c.in.rootfs == nil {
+		// Hooks that enter the namespace look for it by the bundle's name.
+		at = dir
+	}
+	c.Call("attach root", p.MoveMount, c.root, c.Str(""), atCwd, c.Str(at), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 	return nil
 }
 

@@ -29,6 +29,9 @@ import (
 // Store is the directory of all containers of one runtime root.
 type Store struct {
 	Root string
+	// Warn is told of what goes wrong without stopping the act: a poststop hook
+	// that fails. Nil: nobody is.
+	Warn func(string)
 }
 
 // Container is one container of a Store, locked. Close releases it.
@@ -37,6 +40,8 @@ type Container struct {
 	path  string
 	group *cgroup.Group // once used
 	made  bool          // Launch has made the cgroup
+	// onWarning is the store's Warn.
+	onWarning func(string)
 	record
 }
 
@@ -48,6 +53,10 @@ type record struct {
 	Started uint64       `json:"startTime"` // of the process, clock ticks since boot; tells a reused pid
 	Created time.Time    `json:"created"`
 	Cgroup  cgroup.State `json:"cgroup"`
+	// Hooks: the specification has some for what is still to come.
+	Hooks bool `json:"hooks,omitempty"`
+	// Creating: hooks of its creation run.
+	Creating bool `json:"creating,omitempty"`
 }
 
 // CheckID refuses names that are no container ids: one becomes part of paths.
@@ -89,6 +98,7 @@ func (s *Store) New(id, bundle string, config []byte) (*Container, error) {
 		os.Remove(path)
 		return nil, err
 	}
+	c.onWarning = s.Warn
 	c.record = record{ID: id, Bundle: bundle, Created: time.Now().UTC()}
 	if err := c.writeSmallFile("config.json", config); err != nil {
 		c.Remove()
@@ -123,6 +133,7 @@ func (s *Store) Open(id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.onWarning = s.Warn
 	b, err := ReadSmallFile(filepath.Join(c.path, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) { // deleted while we waited, or its creation failed half-way
 		c.Close()
@@ -211,6 +222,9 @@ func (c *Container) Status() specs.ContainerState {
 	}
 	if !c.alive() {
 		return specs.StateStopped
+	}
+	if c.Creating {
+		return specs.StateCreating
 	}
 	if g, err := c.Group(); err == nil {
 		if frozen, err := g.Frozen(); err == nil && frozen {

@@ -99,7 +99,6 @@ func TestMissingThingsHaveClearErrors(t *testing.T) {
 
 func TestUnsupportedFieldsAreNamed(t *testing.T) {
 	for field, set := range map[string]func(*specs.Spec){
-		"hooks":                   func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
 		"linux.intelRdt":          func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
 		"linux.mountLabel":        func(s *specs.Spec) { s.Linux.MountLabel = "x" },
 		"process.selinuxLabel":    func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },

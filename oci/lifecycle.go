@@ -33,6 +33,9 @@ type LaunchOptions struct {
 // the container is removed, with everything made for it.
 func (c *Container) Launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Process, error) {
 	pr, err := c.launch(r, spec, o)
+	if err == nil && c.Hooks && !o.Wait {
+		err = c.runHooked(spec, pr)
+	}
 	if err == nil {
 		return pr, nil
 	}
@@ -61,7 +64,7 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g}
 	var wait *inherited
 	var image *os.File
-	if o.Wait {
+	if o.Wait || spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
 		if wait, image, err = c.waiting(); err != nil {
 			return nil, err
 		}
@@ -84,7 +87,12 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err != nil {
 		return nil, err
 	}
-	return r.launch(plan, o.Stdio, image, hooks)
+	if emptyHooks(spec.Hooks) {
+		return r.launch(plan, o.Stdio, image, hooks)
+	}
+	return c.launchHooked(r, spec, hooks, func(hooks launchHooks) (*Process, error) {
+		return r.launch(plan, o.Stdio, image, hooks)
+	})
 }
 
 // adopt records the process.
@@ -131,6 +139,18 @@ func (c *Container) Start() error {
 	if st := c.Status(); st != specs.StateCreated {
 		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s, not created", c.ID, st))
 	}
+	if !c.Hooks {
+		return c.release()
+	}
+	spec, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	return c.endedBy(c.startHooked(spec))
+}
+
+// release writes the byte the process waits for and follows it to its command.
+func (c *Container) release() error {
 	path := filepath.Join(c.path, startFifo)
 	fifo, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -210,7 +230,8 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 // Delete removes a stopped container; with force one in any state.
 func (c *Container) Delete(force bool) error {
 	st := c.Status()
-	if st != specs.StateStopped && st != specs.StateCreating && !force {
+	unfinished := st == specs.StateCreating && !c.Creating
+	if st != specs.StateStopped && !unfinished && !force {
 		c.Close()
 		return errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s", c.ID, st)),
 			"stop it first, or delete it with --force")
@@ -221,6 +242,20 @@ func (c *Container) Delete(force bool) error {
 // dismantle kills what runs in the container and removes all traces of it; its
 // record last, so that a second try finds what is left.
 func (c *Container) dismantle() error {
+	if !c.Hooks {
+		return c.remove()
+	}
+	spec, err := c.Spec()
+	if err == nil {
+		err = c.remove()
+	}
+	if err == nil {
+		c.poststop(spec)
+	}
+	return err
+}
+
+func (c *Container) remove() error {
 	if len(c.Cgroup.Dirs) > 0 {
 		g, err := c.Group()
 		if err == nil {

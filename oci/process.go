@@ -22,8 +22,9 @@ type Process struct {
 	// the Process closes it.
 	Console *os.File
 
-	plan  *Plan
-	image *os.File
+	plan   *Plan
+	image  *os.File
+	cloned bool // becomeClone has happened
 }
 
 // Wait blocks until the process has ended and reaps it. Only the parent may,
@@ -82,6 +83,8 @@ type launchHooks struct {
 	prepare func() error
 	// made is called when the process exists, while it sets itself up.
 	made func(*Process) error
+	// midway is called when the program pauses for the parent (msgPause).
+	midway func(*Process) error
 }
 
 // launch makes the plan's process and follows it until it runs the command,
@@ -115,7 +118,7 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 		pr.Close()
 		return nil, fmt.Errorf("start program: %w", err)
 	}
-	if err := pr.setUp(ours, hooks.made); err != nil {
+	if err := pr.setUp(ours, &hooks); err != nil {
 		pr.Close()
 		return nil, err
 	}
@@ -142,15 +145,29 @@ func (r *Runner) spawnPrepared(plan *Plan, stdio Stdio, image, sync *os.File, pr
 }
 
 // setUp follows the process to the end of its set-up.
-func (pr *Process) setUp(sync *os.File, made func(*Process) error) error {
+func (pr *Process) setUp(sync *os.File, hooks *launchHooks) error {
+	made := hooks.made
+	if made == nil {
+		made = func(*Process) error { return nil }
+	}
 	var err error
-	if made != nil && !pr.plan.joinPID {
+	if !pr.plan.joinPID {
 		err = made(pr)
 	}
-	if serr := pr.settle(pr.follow(sync)); serr != nil {
+	ready, ferr := pr.follow(sync, func() error {
+		if err := pr.becomeClone(); err != nil {
+			return err
+		}
+		return errors.Join(made(pr), hooks.midway(pr))
+	})
+	if ferr != nil {
+		pr.abandon()
+		return ferr
+	}
+	if serr := pr.settle(ready); serr != nil {
 		return serr
 	}
-	if made != nil && pr.plan.joinPID { // only now it is known
+	if pr.plan.joinPID { // only now it is known
 		err = made(pr)
 	}
 	if err != nil {
@@ -214,8 +231,9 @@ func socketPair() (ours, theirs *os.File, err error) {
 }
 
 // follow reads what the process says until it closes the socket: by running
-// the command, by telling that it waits (ready), or by ending.
-func (pr *Process) follow(sync *os.File) (ready bool) {
+// the command, by telling that it waits (ready), or by ending. When it pauses,
+// midway is called, and it goes on when that succeeds.
+func (pr *Process) follow(sync *os.File, midway func() error) (ready bool, err error) {
 	buf := make([]byte, 8)
 	oob := make([]byte, unix.CmsgSpace(4))
 	for {
@@ -224,9 +242,16 @@ func (pr *Process) follow(sync *os.File) (ready bool) {
 			continue
 		}
 		if err != nil || n == 0 {
-			return ready
+			return ready, nil
 		}
 		switch string(buf[:n]) {
+		case msgPause:
+			if err := midway(); err != nil {
+				return false, err
+			}
+			if _, err := sync.Write([]byte("g")); err != nil {
+				return false, fmt.Errorf("continue program: %w", err)
+			}
 		case msgReady:
 			ready = true
 		case msgConsole:
@@ -318,7 +343,7 @@ func (plan *Plan) firstExec() int {
 // becomeClone follows a process that cloned itself into a joined pid
 // namespace: reaps the first and takes the second.
 func (pr *Process) becomeClone() error {
-	if !pr.plan.joinPID {
+	if !pr.plan.joinPID || pr.cloned {
 		return nil
 	}
 	second, err := pr.plan.Program.ReadSlot(pr.image, pr.plan.pidSlot)
@@ -329,6 +354,7 @@ func (pr *Process) becomeClone() error {
 		return err
 	}
 	pr.Pidfd.Close()
+	pr.cloned = true
 	pr.Pid = int(second)
 	// Our own child that is not reaped: the number cannot have been reused.
 	fd, err := unix.PidfdOpen(pr.Pid, 0)

@@ -14,7 +14,7 @@ import (
 // specification, then each field that is valid but not done, by its name.
 // Nothing of a specification is left out in silence.
 func check(s *specs.Spec) error {
-	for _, f := range []func(*specs.Spec) error{checkVersion, checkRoot, checkMounts, checkNamespaces, checkUnsupported} {
+	for _, f := range []func(*specs.Spec) error{checkVersion, checkRoot, checkMounts, checkNamespaces, checkHooks, checkUnsupported} {
 		if err := f(s); err != nil {
 			return err
 		}
@@ -220,7 +220,6 @@ func checkUnsupported(s *specs.Spec) error {
 		set  bool
 		name string
 	}{
-		{s.Hooks != nil && !emptyHooks(s.Hooks), "hooks"},
 		{s.VM != nil, "vm"}, {s.Windows != nil, "windows"}, {s.Solaris != nil, "solaris"}, {s.ZOS != nil, "zos"},
 		{l.MountLabel != "", "linux.mountLabel"},
 		{l.IntelRdt != nil, "linux.intelRdt"},
@@ -245,11 +244,6 @@ func checkPersonality(d *specs.LinuxPersonality) error {
 		return unsupported("linux.personality.flags")
 	}
 	return nil
-}
-
-func emptyHooks(h *specs.Hooks) bool {
-	//lint:ignore SA1019 the deprecated prestart hooks count too
-	return len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) == 0
 }
 
 // CheckProcess refuses a process description that is wrong or not supported.

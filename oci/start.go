@@ -7,6 +7,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
 )
 
@@ -38,6 +39,9 @@ type StartRequest struct {
 // cgroup excepted. The error is a [*StepError] when the kernel refused a step;
 // errors.Is tells [ErrCommandNotFound] and [ErrCommandNotExecutable].
 func (r *Runner) Start(req *StartRequest) (*Process, error) {
+	if !emptyHooks(req.Spec.Hooks) { // they belong to a life that has a record
+		return nil, errdefs.WithHint(unsupported("hooks"), "berth-oci create, start, run and delete run hooks")
+	}
 	plan, err := r.plan(req, nil)
 	if err != nil {
 		return nil, err

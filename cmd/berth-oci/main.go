@@ -104,7 +104,9 @@ func (a *app) dispatch(name string, args []string) int {
 }
 
 // store is the directory of the containers.
-func (a *app) store() *oci.Store { return &oci.Store{Root: a.root} }
+func (a *app) store() *oci.Store {
+	return &oci.Store{Root: a.root, Warn: func(msg string) { a.log.write("warning", msg) }}
+}
 
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND [options] ...\n\ncommands:")
