@@ -1,7 +1,8 @@
 #!/bin/sh
 # install-packages.sh NAME...: install the Debian packages that are missing,
 # without the ones they merely recommend, and note what was new for
-# clean-host.sh.
+# clean-host.sh. Services that come with them are not started: the host is to
+# keep its network as it is.
 set -eu
 
 record=${BERTH_DEMO_CACHE:-/var/cache/berth-demo}/packages
@@ -10,6 +11,15 @@ for name; do
 	dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed || missing="$missing $name"
 done
 [ -n "$missing" ] || exit 0
+
+# The script that packages ask before they start a service (policy-rc.d(8)),
+# unless the administrator has one.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	trap 'rm -f "$policy"' EXIT
+fi
 
 install() {
 	# $missing is a list of words.

@@ -1,8 +1,9 @@
-// Package stage gives the benchmark a place of its own on the host, of which
-// nothing is left in the end: process, mount and network namespaces, a /run
-// and an /etc whose changes nobody else sees, a working directory and a cgroup
-// below which everything runs. Daemons, containers, mounts, links and firewall
-// rules end with the namespaces, also when the benchmark is killed.
+// Package stage gives the benchmark, and tests of whole engines, a place of their
+// own on the host, of which nothing is left in the end: process, mount and
+// network namespaces, a /run and an /etc whose changes nobody else sees, a
+// working directory and a cgroup below which everything runs. Daemons,
+// containers, mounts, links and firewall rules end with the namespaces, also
+// when the program is killed.
 //
 // The program starts itself twice for that: as the first process of the
 // namespaces, which sets them up and collects orphans, and as that one's child,
