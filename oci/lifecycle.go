@@ -153,6 +153,9 @@ func (c *Container) Start() error {
 func (c *Container) release() error {
 	path := filepath.Join(c.path, startFifo)
 	fifo, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) { // nobody reads
+		return c.endedBeforeStart()
+	}
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", c.ID, err)
 	}
@@ -178,7 +181,15 @@ func (c *Container) release() error {
 	if report.Failed {
 		return c.startFailed(report)
 	}
+	if ran, err := p.InCall(image, report.Op, p.Execve); err != nil || !ran {
+		return errors.Join(err, c.endedBeforeStart())
+	}
 	return nil
+}
+
+// endedBeforeStart is the error for a container that was killed while it waited.
+func (c *Container) endedBeforeStart() error {
+	return errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s was killed before its command ran", c.ID))
 }
 
 // readersGone waits until the process has let go of the fifo: it ran its

@@ -174,6 +174,16 @@ func ReadReport(image *os.File) (Report, error) {
 	}, nil
 }
 
+// InCall tells from a program's image whether its op at index i makes that system
+// call.
+func InCall(image *os.File, i int, sys Sys) (bool, error) {
+	var nr [4]byte
+	if _, err := image.ReadAt(nr[:], int64(headerSize+i*opSize+opNr)); err != nil {
+		return false, fmt.Errorf("read program file: %w", err)
+	}
+	return binary.LittleEndian.Uint32(nr[:]) == sys.Nr, nil
+}
+
 // ReadSlot reads a slot's value from the image of this program.
 func (p *Program) ReadSlot(image *os.File, slot Arg) (uint64, error) {
 	var b [8]byte
