@@ -114,49 +114,49 @@ func runList(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *format != "table" && *format != "json" {
 		return 1, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--format %q: table or json", *format))
 	}
-	list, err := a.list()
-	if err != nil {
-		return 1, err
-	}
+	list, broken := a.list() // those that can be read are shown
 	switch {
 	case *quiet:
 		for _, c := range list {
 			fmt.Fprintln(a.stdout, c.ID)
 		}
-		return 0, nil
+		return 0, broken
 	case *format == "json":
-		return 0, json.NewEncoder(a.stdout).Encode(list)
+		return 0, errors.Join(json.NewEncoder(a.stdout).Encode(list), broken)
 	}
 	w := tabwriter.NewWriter(a.stdout, 12, 1, 3, ' ', 0)
 	fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 	for _, c := range list {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", c.ID, c.Pid, c.Status, c.Bundle, c.Created.Format(time.RFC3339Nano), c.Owner)
 	}
-	return 0, w.Flush()
+	return 0, errors.Join(w.Flush(), broken)
 }
 
+// list reads all containers; the error is that of those which cannot be read.
 func (a *app) list() ([]listed, error) {
 	ids, err := a.store().List()
 	if err != nil {
 		return nil, err
 	}
 	out := []listed{}
+	var broken []error
 	for _, id := range ids {
 		c, err := a.store().Open(id)
 		if errors.Is(err, errdefs.ErrNotFound) { // deleted meanwhile
 			continue
 		}
-		if err != nil {
-			return nil, err
+		var st *specs.State
+		if err == nil {
+			st, err = c.State()
+			c.Close()
 		}
-		st, err := c.State()
-		c.Close()
 		if err != nil {
-			return nil, err
+			broken = append(broken, err)
+			continue
 		}
 		out = append(out, listed{st.Version, id, st.Pid, st.Status, st.Bundle, c.Created, st.Annotations, owner()})
 	}
-	return out, nil
+	return out, errors.Join(broken...)
 }
 
 // owner is the user the containers of this root belong to: only who runs
