@@ -85,18 +85,13 @@ func (s *Store) New(id, bundle string, config []byte) (*Container, error) {
 	if err := os.MkdirAll(s.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	path := filepath.Join(s.Root, id)
-	if err := os.Mkdir(path, 0o700); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil, errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s exists already", id)),
-				"delete it first, or take another id")
-		}
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
-	c, err := lock(path)
+	c, err := s.claim(filepath.Join(s.Root, id))
 	if err != nil {
-		os.Remove(path)
 		return nil, err
+	}
+	if c == nil {
+		return nil, errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s exists already", id)),
+			"delete it first, or take another id")
 	}
 	c.onWarning = s.Warn
 	c.record = record{ID: id, Bundle: bundle, Created: time.Now().UTC()}
@@ -107,20 +102,68 @@ func (s *Store) New(id, bundle string, config []byte) (*Container, error) {
 	return c, nil
 }
 
+// claim makes a container's directory and locks it, or takes over one in which
+// an interrupted creation has left no record. It is nil when the container
+// exists.
+func (s *Store) claim(path string) (*Container, error) {
+	for {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("make state directory: %w", err)
+		}
+		c, err := lock(path)
+		if errors.Is(err, fs.ErrNotExist) { // deleted before we had it
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		recorded, err := c.recorded()
+		if err == nil && !recorded {
+			return c, nil
+		}
+		c.Close()
+		return nil, err
+	}
+}
+
+// lock opens and locks a container's directory. One that was deleted meanwhile
+// is fs.ErrNotExist: another may have its name now.
 func lock(path string) (*Container, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	dir := os.NewFile(uintptr(fd), path)
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+	var st unix.Stat_t
+	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+	if err == nil {
+		err = unix.Fstat(int(dir.Fd()), &st)
+	}
+	if err == nil && st.Nlink == 0 {
+		err = unix.ENOENT
+	}
+	if err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return &Container{dir: dir, path: path}, nil
 }
 
-// Open finds and locks a container.
+// recorded tells whether the container has a record.
+func (c *Container) recorded() (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(c.dir.Fd()), "state.json", &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "stat", Path: c.path + "/state.json", Err: err}
+	}
+	return true, nil
+}
+
+// Open finds and locks a container. What a creation that was interrupted before
+// its record has left is removed.
 func (s *Store) Open(id string) (*Container, error) {
 	if err := CheckID(id); err != nil {
 		return nil, err
@@ -135,18 +178,34 @@ func (s *Store) Open(id string) (*Container, error) {
 	}
 	c.onWarning = s.Warn
 	b, err := ReadSmallFile(filepath.Join(c.path, "state.json"))
-	if errors.Is(err, fs.ErrNotExist) { // deleted while we waited, or its creation failed half-way
-		c.Close()
+	if errors.Is(err, fs.ErrNotExist) {
+		c.ID = id
+		if err := c.Remove(); err != nil {
+			return nil, err
+		}
 		return nil, notFound
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &c.record)
+		err = c.decode(id, b)
 	}
 	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("read record of container %s: %w", id, err)
+		return nil, errdefs.WithHint(fmt.Errorf("record of container %s: %w", id, err),
+			"its processes and its cgroup are not known; see that they are gone, then remove the directory "+c.path)
 	}
 	return c, nil
+}
+
+// decode reads the record. One that was cut off or is another's must not be
+// acted upon.
+func (c *Container) decode(id string, b []byte) error {
+	if err := json.Unmarshal(b, &c.record); err != nil {
+		return fmt.Errorf("%s/state.json: %w", c.path, err)
+	}
+	if c.ID != id || c.Pid < 0 || c.Bundle == "" {
+		return fmt.Errorf("%s/state.json: not a record of this container", c.path)
+	}
+	return nil
 }
 
 // List returns the ids of all containers, sorted.
@@ -242,8 +301,8 @@ const statePaused specs.ContainerState = "paused"
 
 // alive tells whether the recorded process still runs.
 func (c *Container) alive() bool {
-	started, state, err := procStat(c.Pid)
-	return err == nil && started == c.Started && state != 'Z' && state != 'X'
+	started, ended, err := procStat(c.Pid)
+	return err == nil && started == c.Started && !ended
 }
 
 // Pidfd opens the container's first process. It fails with ErrNotFound class
