@@ -238,7 +238,7 @@ func (c *Container) Close() {
 // Remove deletes the container's directory and unlocks it.
 func (c *Container) Remove() error {
 	defer c.Close()
-	for _, name := range []string{"config.json", "state.json.new", startFifo, programFile, "state.json"} {
+	for _, name := range []string{"config.json", stagedConfig, "state.json.new", startFifo, programFile, "state.json"} {
 		if err := unix.Unlinkat(int(c.dir.Fd()), name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("delete container %s: %s: %w", c.ID, name, err)
 		}

@@ -218,24 +218,72 @@ func (c *Container) startFailed(report p.Report) error {
 }
 
 // Kill sends a signal to the container's first process, or with all to each of
-// its processes.
+// its processes. SIGKILL goes to all of them too when the container has no pid
+// namespace of its own, in which they would end with the first, and it acts on a
+// paused container. With all there may be nobody left.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
 	if all {
-		g, err := c.Group()
-		if err != nil {
-			return err
-		}
-		return g.Kill(sig)
+		return c.killAll(sig)
 	}
 	pidfd, err := c.Pidfd()
 	if err != nil {
 		return err
 	}
 	defer pidfd.Close()
+	if sig == unix.SIGKILL {
+		spec, err := c.Spec()
+		if err != nil {
+			return err
+		}
+		if !newNamespace(spec.Linux, specs.PIDNamespace) {
+			return c.killAll(sig)
+		}
+	}
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0); err != nil {
 		return fmt.Errorf("signal container %s: %w", c.ID, err)
 	}
+	if sig == unix.SIGKILL {
+		return c.letDie()
+	}
 	return nil
+}
+
+// newNamespace tells whether the container has a namespace made for it.
+func newNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
+	for _, n := range l.Namespaces {
+		if n.Type == kind {
+			return n.Path == ""
+		}
+	}
+	return false
+}
+
+func (c *Container) killAll(sig unix.Signal) error {
+	g, err := c.Group()
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return g.Kill(sig)
+}
+
+// letDie thaws a container that cgroup v1's freezer holds: what it holds cannot
+// die. (On v2 the frozen do.)
+func (c *Container) letDie() error {
+	g, err := c.Group()
+	if errors.Is(err, errdefs.ErrNotFound) || err == nil && g.Mode() == cgroup.Unified {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	frozen, err := g.Frozen()
+	if err != nil || !frozen {
+		return err
+	}
+	return g.Thaw()
 }
 
 // Delete removes a stopped container; with force one in any state.
@@ -330,10 +378,13 @@ func Resources(spec *specs.Spec) *specs.LinuxResources {
 	if spec.Linux.Resources != nil {
 		res = *spec.Linux.Resources
 	}
-	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
-	rules = append(rules, res.Devices...)
-	res.Devices = append(rules, allowedDevices()...)
+	res.Devices = withDefaultDevices(res.Devices)
 	return &res
+}
+
+func withDefaultDevices(rules []specs.LinuxDeviceCgroup) []specs.LinuxDeviceCgroup {
+	all := append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, rules...)
+	return append(all, allowedDevices()...)
 }
 
 // ExecOptions are the choices of exec that are not in the process description.

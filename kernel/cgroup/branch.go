@@ -165,6 +165,9 @@ func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
 }
 
+// isUnsupported tells whether the kernel has the file but not what it is for.
+func isUnsupported(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) }
+
 func retryEINTR(f func() (int, error)) (int, error) {
 	for {
 		n, err := f()

@@ -802,6 +802,68 @@ func TestStatsCount(t *testing.T) {
 	}
 }
 
+func TestMoreStats(t *testing.T) {
+	g := newGroup(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](64 << 20), Swap: ptr[int64](96 << 20)}})
+	m := join(t, g, "hog", "16")
+	m.expect("ready")
+	for i := range 16 {
+		m.expect(strconv.Itoa(i + 1))
+	}
+	s, err := g.MoreStats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := g.branch("memory"); !b.v2 || fileExists(b.dir+"/memory.swap.max") {
+		if s.Swap.Limit != 96<<20 || s.Swap.Usage < 16<<20 {
+			t.Errorf("swap: %+v", s.Swap)
+		}
+	}
+	if b := g.branch("cpuset"); !b.v2 && (len(s.CPUs) == 0 || len(s.Mems) == 0 || len(s.Cpuset) == 0) {
+		t.Errorf("cpuset: %v, %v, %v", s.CPUs, s.Mems, s.Cpuset)
+	}
+	for _, p := range []struct {
+		file string
+		got  *Pressure
+	}{{"cpu.pressure", s.CPUPressure}, {"memory.pressure", s.MemoryPressure}, {"io.pressure", s.IOPressure}} {
+		if b := g.unified(); b != nil && fileExists(b.dir+"/"+p.file) != (p.got != nil) {
+			t.Errorf("%s: %v", p.file, p.got)
+		}
+	}
+	if b := g.branch("hugetlb"); b != nil && b.hasAny([]string{"hugetlb"}) {
+		for _, size := range pageSizes() {
+			_, ok := s.HugeTLB[size]
+			files, _ := filepath.Glob(b.dir + "/hugetlb." + size + ".*")
+			if ok != (len(files) > 0) {
+				t.Errorf("huge pages of %s: %v", size, s.HugeTLB)
+			}
+		}
+	}
+}
+
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+func TestParsePressure(t *testing.T) {
+	p, err := parsePressure("some avg10=1.50 avg60=0.25 avg300=0.01 total=123456789012345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n")
+	if err != nil || p.Some != (Stall{1.5, 0.25, 0.01, 123456789012345}) || p.Full.Total != 7 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := parsePressure("some avg10=x\n"); err == nil {
+		t.Error("a malformed line is no error")
+	}
+}
+
+func TestParseList(t *testing.T) {
+	if got, err := parseList("0-2,7"); err != nil || !slices.Equal(got, []uint16{0, 1, 2, 7}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := parseList("3-1"); err == nil {
+		t.Errorf("a backward range is %v", got)
+	}
+}
+
 func TestIOCountsAndThrottles(t *testing.T) {
 	g := newGroup(t, nil)
 	dir, err := os.MkdirTemp("/var/lib", "berth-test-") // /tmp may have no disk below
