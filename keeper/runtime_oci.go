@@ -49,7 +49,7 @@ func (r *ociRuntime) Exec(l *Launch) (*Launched, error) {
 	}
 	defer g.Close()
 	process, err := r.runner.Exec(&oci.ExecRequest{
-		InitPid: l.InitPid, InitPidfd: l.InitPidfd, Spec: l.Spec, Process: l.Process,
+		ID: l.ID, Bundle: l.Bundle, InitPid: l.InitPid, InitPidfd: l.InitPidfd, Spec: l.Spec, Process: l.Process,
 		Cgroup: g, Stdio: oci.Stdio(l.Stdio),
 	})
 	if err != nil {

@@ -25,10 +25,11 @@ type Plan struct {
 
 	attr     syscall.SysProcAttr
 	files    []inherited
-	joinPID  bool  // the process clones itself into a joined pid namespace
-	pidSlot  p.Arg // where the pid of that clone is
-	waits    bool  // it waits for the start signal before it execs
-	terminal bool  // it sends a terminal's master
+	joinPID  bool      // the process clones itself into a joined pid namespace
+	pidSlot  p.Arg     // where the pid of that clone is
+	waits    bool      // it waits for the start signal before it execs
+	terminal bool      // it sends a terminal's master
+	listener *listener // it hands over a seccomp listener; nil: it does not
 
 	initialCPUs string // where it runs until it is in its cgroup, "" for anywhere
 }

@@ -151,23 +151,29 @@ func (c *compiler) openConsole(step string, master p.Arg, size *specs.Box) {
 	c.Call(step, p.Ioctl, p.Int(0), p.Flag(unix.TIOCSCTTY, "TIOCSCTTY"), p.Int(0))
 }
 
-// sendMaster passes the master to the parent over the sync socket: one byte
-// and the descriptor in a control message (unix(7), SCM_RIGHTS).
+// sendMaster passes the master to the parent over the sync socket.
 func (c *compiler) sendMaster(step string, master p.Arg) {
+	msg, number := c.descriptorMessage(msgConsole)
+	c.Call(step, p.Fcntl, master, p.Flag(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), p.Int(0)).Store(number)
+	c.Call(step, p.Sendmsg, p.Fd(fdSync, "<sync>"), msg, p.Int(0))
+}
+
+// descriptorMessage is a struct msghdr of one byte and a descriptor in a control
+// message (unix(7), SCM_RIGHTS); its number is to be stored in the slot.
+func (c *compiler) descriptorMessage(name string) (msg, number p.Arg) {
 	control := make([]byte, unix.CmsgSpace(4))
 	control[0] = byte(unix.CmsgLen(4))
 	control[8] = unix.SOL_SOCKET
 	control[12] = unix.SCM_RIGHTS
-	ctl := c.Data(control, "master")
-	// The number of the descriptor goes where the message wants it.
-	c.Call(step, p.Fcntl, master, p.Flag(unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), p.Int(0)).Store(c.SlotIn(ctl, 16, "message.fd"))
-	iov := c.Pointers("", c.Data([]byte(msgConsole), ""), p.Int(1))
-	msg := c.Pointers("{"+msgConsole+", fd}", p.Null, p.Int(0), iov, p.Int(1), ctl, p.Int(len(control)), p.Int(0))
-	c.Call(step, p.Sendmsg, p.Fd(fdSync, "<sync>"), msg, p.Int(0))
+	ctl := c.Data(control, "descriptor")
+	iov := c.Pointers("", c.Data([]byte(name), ""), p.Int(1))
+	msg = c.Pointers("{"+name+", fd}", p.Null, p.Int(0), iov, p.Int(1), ctl, p.Int(len(control)), p.Int(0))
+	return msg, c.SlotIn(ctl, 16, "message.fd")
 }
 
 // What the process says on the sync socket, one byte each.
 const (
-	msgConsole = "c" // carries the terminal's master
-	msgReady   = "r" // set up, waiting for the start signal
+	msgConsole  = "c" // carries the terminal's master
+	msgListener = "l" // carries the seccomp filter's listener, or says that it is there
+	msgReady    = "r" // set up, waiting for the start signal
 )

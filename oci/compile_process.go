@@ -13,7 +13,6 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/caps"
 	p "github.com/berth-containers/berth/kernel/program"
-	"github.com/berth-containers/berth/kernel/seccomp"
 )
 
 // execStep begins the names of the steps that run the command.
@@ -45,11 +44,24 @@ func (c *compiler) process(pr *specs.Process) error {
 	if pr.NoNewPrivileges {
 		c.Call("set no_new_privs", p.Prctl, p.Flag(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), p.Int(1), p.Int(0), p.Int(0), p.Int(0))
 	}
-	if fifo != (p.Arg{}) {
-		c.awaitStart(pr, sync, fifo)
-	}
-	if err := c.seccomp(); err != nil {
+	filter, err := c.filter()
+	if err != nil {
 		return err
+	}
+	if fifo != (p.Arg{}) {
+		c.findCommand(pr)
+	}
+	if filter != nil && filter.Notify {
+		// Now, while there is somebody to take the listener.
+		if err := c.loadListening(filter, sync); err != nil {
+			return err
+		}
+	}
+	if fifo != (p.Arg{}) {
+		c.awaitStart(sync, fifo)
+	}
+	if filter != nil && !filter.Notify {
+		c.loadFilter(filter)
 	}
 	c.execute(pr)
 	return nil
@@ -241,9 +253,9 @@ func (c *compiler) workingDirectory(cwd string) {
 	c.Call(step, p.Fchdir, dir)
 }
 
-// awaitStart tells the parent that all is set up, then waits for one byte.
-// A command that cannot be found is reported before.
-func (c *compiler) awaitStart(pr *specs.Process, sync, fifo p.Arg) {
+// findCommand makes sure that there is a command before the container counts as
+// created.
+func (c *compiler) findCommand(pr *specs.Process) {
 	found := c.NewLabel()
 	names := candidates(pr)
 	for _, name := range names {
@@ -257,6 +269,10 @@ func (c *compiler) awaitStart(pr *specs.Process, sync, fifo p.Arg) {
 		}
 	}
 	c.Mark(found)
+}
+
+// awaitStart tells the parent that all is set up, then waits for one byte.
+func (c *compiler) awaitStart(sync, fifo p.Arg) {
 	c.Call("tell the parent", p.Write, sync, c.Str(msgReady), p.Int(1))
 	c.Call("tell the parent", p.Close, sync)
 	c.Call(waitStep, p.Read, fifo, c.Data(make([]byte, 8), "byte"), p.Int(1))
@@ -265,28 +281,6 @@ func (c *compiler) awaitStart(pr *specs.Process, sync, fifo p.Arg) {
 
 // waitStep is where a created container stands until it is started.
 const waitStep = "wait for start"
-
-// seccomp loads the filter; from here on only it and execve happen.
-func (c *compiler) seccomp() error {
-	profile := c.spec.Linux.Seccomp
-	if profile == nil {
-		return nil
-	}
-	filter, err := seccomp.Compile(profile)
-	if err != nil {
-		return errdefs.As(errdefs.ErrInvalid, err)
-	}
-	if filter.Notify {
-		return unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
-	}
-	if len(filter.Unknown) > 0 {
-		c.warn("linux.seccomp: no such system calls, rules for them have no effect: %s", strings.Join(filter.Unknown, " "))
-	}
-	code := filter.Bytes()
-	prog := c.Pointers("filter", p.Int(len(code)/8), c.Data(code, ""))
-	c.Call("load seccomp filter", p.Seccomp, p.Flag(unix.SECCOMP_SET_MODE_FILTER, "SET_MODE_FILTER"), p.Int(int(filter.Flags)), prog)
-	return nil
-}
 
 // execute runs the command: by its path, or the first executable of that name
 // in PATH, as execvp does. What cannot be executed is remembered against what

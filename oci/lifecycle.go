@@ -414,6 +414,7 @@ func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o 
 		return nil, err
 	}
 	return r.Exec(&ExecRequest{
+		ID: c.ID, Bundle: c.Bundle,
 		InitPid: c.Pid, InitPidfd: pidfd, Spec: spec, Process: process, Cgroup: g, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles,
 	})
 }

@@ -256,21 +256,17 @@ func (pr *Process) follow(sync *os.File, midway func() error) (ready bool, err e
 			ready = true
 		case msgConsole:
 			pr.takeMaster(oob[:oobn])
+		case msgListener:
+			if err := pr.handOverListener(sync, oob[:oobn]); err != nil {
+				return false, err
+			}
 		}
 	}
 }
 
 // takeMaster keeps the terminal's master that came with a message.
 func (pr *Process) takeMaster(oob []byte) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(messages) != 1 {
-		return
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return
-	}
-	for _, fd := range fds {
+	for _, fd := range descriptors(oob) {
 		if pr.Console != nil {
 			unix.Close(fd)
 			continue
@@ -278,6 +274,19 @@ func (pr *Process) takeMaster(oob []byte) {
 		unix.SetNonblock(fd, true)
 		pr.Console = os.NewFile(uintptr(fd), "/dev/ptmx")
 	}
+}
+
+// descriptors are those that came with a message.
+func descriptors(oob []byte) []int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil
+	}
+	return fds
 }
 
 // errNoTerminal: the container offered something else than a terminal.

@@ -57,6 +57,9 @@ func checkRoot(s *specs.Spec) error {
 	if err := checkMemoryPolicy(s.Linux.MemoryPolicy); err != nil {
 		return err
 	}
+	if sc := s.Linux.Seccomp; sc != nil && sc.ListenerPath == "" && sc.ListenerMetadata != "" {
+		return invalid("linux.seccomp.listenerMetadata: needs listenerPath")
+	}
 	return checkLinuxPaths(s.Linux)
 }
 
@@ -225,7 +228,6 @@ func checkUnsupported(s *specs.Spec) error {
 		{l.IntelRdt != nil, "linux.intelRdt"},
 		{len(l.TimeOffsets) > 0, "linux.timeOffsets"},
 		{len(l.NetDevices) > 0, "linux.netDevices"},
-		{l.Seccomp != nil && l.Seccomp.ListenerPath != "", "linux.seccomp.listenerPath"},
 	} {
 		if f.set {
 			return unsupported(f.name)

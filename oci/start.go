@@ -13,7 +13,7 @@ import (
 
 // StartRequest describes a container to be created and started in one act.
 type StartRequest struct {
-	// ID names the container in errors only.
+	// ID names the container to a seccomp agent.
 	ID string
 	// Spec is the OCI specification. It is not changed.
 	Spec *specs.Spec
@@ -69,11 +69,22 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 		return nil, err
 	}
 	plan.cloneInto(req.Cgroup)
+	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: bundle, Status: specs.StateCreating})
 	return plan, nil
+}
+
+// describe is what a seccomp agent is told about the container.
+func (plan *Plan) describe(spec *specs.Spec, st specs.State) {
+	if plan.listener != nil {
+		st.Version, st.Annotations = specs.Version, spec.Annotations
+		plan.listener.state = st
+	}
 }
 
 // ExecRequest describes another process in a running container.
 type ExecRequest struct {
+	// ID and Bundle are the container's, for a seccomp agent.
+	ID, Bundle string
 	// InitPid and InitPidfd are the container's first process. The descriptor
 	// stays the caller's.
 	InitPid   int
@@ -100,6 +111,7 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 		return nil, err
 	}
 	plan.cloneInto(req.Cgroup)
+	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: req.Bundle, Status: specs.StateRunning, Pid: req.InitPid})
 	return r.launch(plan, req.Stdio, nil, launchHooks{})
 }
 

@@ -293,6 +293,9 @@ func check(t *testing.T, p *specs.LinuxSeccomp, goarch string) *Filter {
 		if got, want := run.run(t, c), ref.action(c); got != want {
 			t.Fatalf("%v: filter returns %#x, profile says %#x", c, got, want)
 		}
+		if own := f.evaluate(c.nr, c.audit, c.args[:]); own != ref.action(c) {
+			t.Fatalf("%v: evaluated here the filter returns %#x", c, own)
+		}
 	}
 	for _, audit := range []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64,
 		unix.AUDIT_ARCH_ARM, unix.AUDIT_ARCH_RISCV64, 0} {

@@ -1,0 +1,3 @@
+package oci
+
+const mkdirNumber = 0xffffffff // arm64 has mkdirat only
