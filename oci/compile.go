@@ -41,6 +41,8 @@ type inherited struct {
 	file  *os.File
 	path  string
 	write bool
+	// procfs makes sure that path is the root of a procfs.
+	procfs bool
 }
 
 // cgroupMount is one directory of the container's /sys/fs/cgroup.
@@ -83,9 +85,12 @@ type compiler struct {
 	hidden  p.Arg // an empty read-only filesystem for masked directories
 	late    []lateAttr
 	console p.Arg // the terminal's own side, set by openTerminal
+	proc    p.Arg // the caller's /proc, once it is needed
 	newUser bool  // the container has a user namespace that is not the host's
 
 	orphaned p.Label // where the process ends when the parent it waits for is gone
+
+	labelWarned bool
 }
 
 // lateAttr is a read-only setting that waits until all mount points below it
@@ -122,12 +127,15 @@ func compile(in *compileInput) (*Plan, error) {
 	c.Call("set up", p.Umask, p.Int(0))
 	// The limits hold from here on, for the set-up too.
 	c.joinCgroups()
+	// What is written to /proc is written before anything of the container
+	// exists.
+	if err := c.labels(in.spec.Process); err != nil {
+		return nil, err
+	}
 	if err := c.joinNamespaces(); err != nil {
 		return nil, err
 	}
 	c.session()
-	// Everything of the host's /proc is opened and written while the path
-	// still leads to it: nothing of the container exists yet.
 	c.oomScore(in.spec.Process.OOMScoreAdj)
 	setLater := c.sysctls()
 	c.joinMounts()
@@ -297,34 +305,24 @@ func (c *compiler) names() {
 	}
 }
 
-// sysctls writes the container's kernel parameters. Where hooks may yet make what
-// they are about (network interfaces), later does: by a descriptor from now.
+// sysctls writes the container's kernel parameters; or, where hooks may yet make
+// what they are about (network interfaces), later does.
 func (c *compiler) sysctls() (later func()) {
-	if len(c.spec.Linux.Sysctl) == 0 {
-		return func() {}
-	}
-	const step = "open /proc/sys"
-	dir := c.Slot("sysctls")
-	c.Call(step, p.Openat, atCwd, c.Str("/proc/sys"), p.Flag(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY")).Store(dir)
-	set := func() {
-		c.setSysctls(dir)
-		c.Call(step, p.Close, dir)
-	}
 	if hasCreateHooks(c.spec.Hooks) {
-		return set
+		return c.setSysctls
 	}
-	set()
+	c.setSysctls()
 	return func() {}
 }
 
-func (c *compiler) setSysctls(dir p.Arg) {
+func (c *compiler) setSysctls() {
 	keys := make([]string, 0, len(c.spec.Linux.Sysctl))
 	for k := range c.spec.Linux.Sysctl {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
-		c.writeFileAt("set "+k, dir, sysctlPath(k), c.spec.Linux.Sysctl[k])
+		c.writeProc("set "+k, "sys/"+sysctlPath(k), c.spec.Linux.Sysctl[k])
 	}
 }
 
@@ -346,19 +344,17 @@ func (c *compiler) oomScore(adj *int) {
 		c.warn("oom_score_adj %d: only CAP_SYS_RESOURCE may go below the caller's %d, which is kept", want, low)
 		want = low
 	}
-	c.writeFile("set oom_score_adj", "/proc/self/oom_score_adj", fmt.Sprint(want))
+	c.writeProc("set oom_score_adj", "self/oom_score_adj", fmt.Sprint(want))
 }
 
 func (c *compiler) warn(format string, args ...any) {
 	c.plan.Warnings = append(c.plan.Warnings, fmt.Sprintf(format, args...))
 }
 
-// writeFile writes a file of the host's /proc or cgroups.
-func (c *compiler) writeFile(step, path, value string) { c.writeFileAt(step, atCwd, path, value) }
-
-func (c *compiler) writeFileAt(step string, dir p.Arg, path, value string) {
+// writeFile writes a file of the host's cgroups.
+func (c *compiler) writeFile(step, path, value string) {
 	fd := c.Slot("file")
-	c.Call(step, p.Openat, dir, c.Str(path), p.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW")).Store(fd)
+	c.Call(step, p.Openat, atCwd, c.Str(path), p.Flag(unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, "O_WRONLY|O_NOFOLLOW")).Store(fd)
 	c.Call(step, p.Write, fd, c.Str(value), p.Int(len(value)))
 	c.Call(step, p.Close, fd)
 }

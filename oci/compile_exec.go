@@ -31,6 +31,9 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 	c.joinCgroups()
 	c.finalCPUs(pr)
 	c.oomScore(pr.OOMScoreAdj)
+	if err := c.labels(pr); err != nil {
+		return nil, err
+	}
 	// From here on processes of the container could look at this one.
 	c.hide()
 	c.joinContainer(init, initPid, false)
@@ -63,6 +66,12 @@ func withContainers(pr, container *specs.Process) *specs.Process {
 	}
 	if own.ExecCPUAffinity == nil {
 		own.ExecCPUAffinity = container.ExecCPUAffinity
+	}
+	if own.ApparmorProfile == "" {
+		own.ApparmorProfile = container.ApparmorProfile
+	}
+	if own.SelinuxLabel == "" {
+		own.SelinuxLabel = container.SelinuxLabel
 	}
 	return &own
 }

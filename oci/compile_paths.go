@@ -40,13 +40,16 @@ func openText(flags, resolve uint64) string {
 	for _, f := range []struct {
 		bit  uint64
 		name string
-	}{{unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_NOFOLLOW, "O_NOFOLLOW"}, {unix.O_RDWR, "O_RDWR"}} {
+	}{{unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_NOFOLLOW, "O_NOFOLLOW"}, {unix.O_RDWR, "O_RDWR"}, {unix.O_WRONLY, "O_WRONLY"}} {
 		if flags&f.bit == f.bit {
 			s = append(s, f.name)
 		}
 	}
 	if resolve&unix.RESOLVE_IN_ROOT != 0 {
 		s = append(s, "IN_ROOT")
+	}
+	if resolve&unix.RESOLVE_BENEATH != 0 {
+		s = append(s, "BENEATH")
 	}
 	if resolve&unix.RESOLVE_NO_SYMLINKS != 0 {
 		s = append(s, "NO_SYMLINKS")

@@ -175,6 +175,9 @@ func (c *compiler) mountFilesystem(m *specs.Mount, o *mountOptions) {
 	fs := c.Slot("mount")
 	set := (o.set | o.rset) &^ unix.MOUNT_ATTR_RDONLY
 	c.newFilesystem(step, m.Type, m.Source, o.super, set, fs)
+	if m.Type == "mqueue" {
+		c.labelQueue(step, fs)
+	}
 	c.attach(step, fs, c.target(step, m.Destination, directory, resolveFor(m)))
 	if (o.set|o.rset)&unix.MOUNT_ATTR_RDONLY != 0 {
 		c.late = append(c.late, lateAttr{"make " + m.Destination + " read-only", fs, unix.MOUNT_ATTR_RDONLY})
@@ -194,6 +197,9 @@ func (c *compiler) newFilesystem(step, kind, source string, options []string, at
 	for _, o := range options {
 		c.fsconfig(step, ctx, o)
 	}
+	if label := c.mountLabel(kind); label != "" && !hasContext(options) {
+		c.fsconfig(step, ctx, "context="+label)
+	}
 	c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_CMD_CREATE, "CMD_CREATE"), p.Null, p.Null, p.Int(0))
 	c.Call(step, p.Fsmount, ctx, p.Flag(unix.FSMOUNT_CLOEXEC, "CLOEXEC"), p.Flag(attrs, attrText(attrs))).Store(into)
 	c.Call(step, p.Close, ctx)
@@ -202,6 +208,9 @@ func (c *compiler) newFilesystem(step, kind, source string, options []string, at
 func (c *compiler) fsconfig(step string, ctx p.Arg, option string) {
 	step += " with " + option
 	if key, value, ok := strings.Cut(option, "="); ok {
+		if isContext(key) { // mount(2) takes the quotes off, this call does not
+			value = strings.Trim(value, `"`)
+		}
 		c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_SET_STRING, "SET_STRING"), c.Str(key), c.Str(value), p.Int(0))
 		return
 	}

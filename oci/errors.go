@@ -69,6 +69,10 @@ func hintFor(step string, errno syscall.Errno) string {
 		return "the root filesystem has a symbolic link where a real directory is needed"
 	case errno == unix.ENOENT && strings.HasPrefix(step, "bind"):
 		return "the source of the bind mount does not exist on the host"
+	case errno == unix.ENOENT && strings.HasPrefix(step, profileStep):
+		return "no profile of that name is loaded: apparmor_parser loads it"
+	case errno == unix.EINVAL && strings.HasPrefix(step, labelStep):
+		return "the loaded policy knows no such label"
 	case errno == unix.EPERM && strings.HasPrefix(step, "set scheduler"):
 		return "real-time policies need CAP_SYS_NICE on the host, processor time for them in the cgroup (cpu.rt_runtime_us), and a deadline every processor of the host"
 	case errno == unix.EBUSY && strings.HasPrefix(step, "set scheduler"):
@@ -88,6 +92,12 @@ func hintFor(step string, errno syscall.Errno) string {
 // unsupported is the error for a part of the specification that is not done.
 func unsupported(field string) error {
 	return fmt.Errorf("config.json: %s: %w", field, errdefs.ErrUnsupported)
+}
+
+// without is the error for a part of the specification that this host lacks the
+// means for.
+func without(field, needs string) error {
+	return fmt.Errorf("config.json: %s: %w: needs %s", field, errdefs.ErrUnsupported, needs)
 }
 
 // invalid is the error for a specification that contradicts itself or the

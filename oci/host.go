@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/kernel/caps"
+	"github.com/berth-containers/berth/kernel/lsm"
 )
 
 // hostLimits is what the calling process may give to a container.
@@ -20,13 +21,15 @@ type hostLimits struct {
 	oomScoreAdj int      // its own
 	ignored     []int    // signals it ignores
 	hard        func(resource int) uint64
+	appArmor    func() bool // whether the kernel has it; nil: any kernel
+	seLinux     func() bool
 	stat        func(path string) (isDir bool, err error)
 }
 
 // thisHost asks the kernel about the calling process. oom tells whether
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
-	h := hostLimits{stat: statDir, hard: ownHardLimit, ignored: ignoredSignals()}
+	h := hostLimits{stat: statDir, hard: ownHardLimit, ignored: ignoredSignals(), appArmor: lsm.AppArmor, seLinux: lsm.SELinux}
 	held, err := caps.Held()
 	if err != nil {
 		return h, err
@@ -51,6 +54,8 @@ func thisHost(oom bool) (hostLimits, error) {
 func anyHost() hostLimits {
 	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, setgroups: true}
 }
+
+func (h *hostLimits) has(probe func() bool) bool { return probe == nil || probe() }
 
 func (h *hostLimits) hardLimit(resource int) uint64 {
 	if h.hard == nil {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-containers/berth/errdefs"
 	p "github.com/berth-containers/berth/kernel/program"
 )
 
@@ -203,6 +204,11 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 			if f, err = open(in.path, mode|unix.O_CLOEXEC); err != nil {
 				return nil, fmt.Errorf("%s: %w", in.name, err)
 			}
+			if in.procfs {
+				if err := checkProcfs(f); err != nil {
+					return nil, err
+				}
+			}
 		}
 		l.Files = append(l.Files, f)
 	}
@@ -220,6 +226,18 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 		return nil, fmt.Errorf("make the container's process: %w", err)
 	}
 	return &Process{Pid: pid, Pidfd: pidfd, plan: plan, image: image}, nil
+}
+
+// checkProcfs makes sure that what was opened as /proc is one, whole.
+func checkProcfs(f *os.File) error {
+	const rootInode = 1 // PROC_ROOT_INO
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	fd := int(f.Fd())
+	if unix.Fstatfs(fd, &fs) != nil || unix.Fstat(fd, &st) != nil || fs.Type != unix.PROC_SUPER_MAGIC || st.Ino != rootInode {
+		return errdefs.WithHint(fmt.Errorf("%s: not the proc file system", f.Name()), "mount proc there")
+	}
+	return nil
 }
 
 func socketPair() (ours, theirs *os.File, err error) {

@@ -38,7 +38,7 @@ func checkRoot(s *specs.Spec) error {
 		return invalid("linux: missing")
 	case s.Root == nil || s.Root.Path == "":
 		return invalid("root.path: missing")
-	case strings.ContainsRune(s.Hostname+s.Domainname+s.Root.Path, 0):
+	case strings.ContainsRune(s.Hostname+s.Domainname+s.Root.Path+s.Linux.MountLabel, 0):
 		return invalid("a string has a NUL character")
 	case s.Hostname != "" && !hasNamespace(s.Linux, specs.UTSNamespace):
 		return invalid("hostname %q: needs a uts namespace, or the host's name would change", s.Hostname)
@@ -224,7 +224,6 @@ func checkUnsupported(s *specs.Spec) error {
 		name string
 	}{
 		{s.VM != nil, "vm"}, {s.Windows != nil, "windows"}, {s.Solaris != nil, "solaris"}, {s.ZOS != nil, "zos"},
-		{l.MountLabel != "", "linux.mountLabel"},
 		{l.IntelRdt != nil, "linux.intelRdt"},
 		{len(l.TimeOffsets) > 0, "linux.timeOffsets"},
 		{len(l.NetDevices) > 0, "linux.netDevices"},
@@ -255,17 +254,12 @@ func CheckProcess(p *specs.Process) error {
 		return invalid("process.args: empty")
 	case !path.IsAbs(p.Cwd):
 		return invalid("process.cwd %q: must be absolute", p.Cwd)
-	case p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined":
-		// Without a profile the command keeps the caller's confinement, if any.
-		return unsupported("process.apparmorProfile")
-	case p.SelinuxLabel != "":
-		return unsupported("process.selinuxLabel")
 	case p.CommandLine != "":
 		return errdefs.WithHint(unsupported("process.commandLine"), "it is for Windows; give process.args")
 	case p.User.Umask != nil && *p.User.Umask > 0o7777:
 		return invalid("process.user.umask %#o: is no file mode", *p.User.Umask)
 	}
-	for _, list := range [][]string{p.Args, p.Env, {p.Cwd, p.ApparmorProfile}} {
+	for _, list := range [][]string{p.Args, p.Env, {p.Cwd, p.ApparmorProfile, p.SelinuxLabel}} {
 		for _, s := range list {
 			if strings.ContainsRune(s, 0) {
 				return invalid("process: %q has a NUL character", s)

@@ -17,6 +17,7 @@ import (
 type execFlags struct {
 	launchFlags
 	process, cwd, user  string
+	apparmor, label     string
 	env, gids, caps     list
 	tty, detach         *bool
 	noNewPrivs, ignoreP bool
@@ -37,6 +38,8 @@ func (e *execFlags) define(fs *flag.FlagSet) {
 	fs.Var(&e.gids, "g", "same as --additional-gids")
 	fs.Var(&e.caps, "cap", "additional `capability`, several times")
 	fs.Var(&e.caps, "c", "same as --cap")
+	fs.StringVar(&e.apparmor, "apparmor", "", "AppArmor `profile`")
+	fs.StringVar(&e.label, "process-label", "", "SELinux `label`")
 	e.tty = boolFlag(fs, "tty", "t", false, "with a terminal")
 	e.detach = boolFlag(fs, "detach", "d", false, "do not wait for the process")
 	fs.BoolVar(&e.noNewPrivs, "no-new-privs", false, "set no_new_privs")
@@ -130,6 +133,12 @@ func (e *execFlags) describe(own *specs.Process, args []string) (*specs.Process,
 	pr.NoNewPrivileges = own.NoNewPrivileges || e.noNewPrivs
 	if e.cwd != "" {
 		pr.Cwd = e.cwd
+	}
+	if e.apparmor != "" {
+		pr.ApparmorProfile = e.apparmor
+	}
+	if e.label != "" {
+		pr.SelinuxLabel = e.label
 	}
 	addCapabilities(&pr, e.caps)
 	return &pr, e.setUser(&pr)

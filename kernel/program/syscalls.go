@@ -28,6 +28,7 @@ var (
 	Fchownat     = Sys{unix.SYS_FCHOWNAT, "fchownat"}
 	Fcntl        = Sys{unix.SYS_FCNTL, "fcntl"}
 	Fsconfig     = Sys{unix.SYS_FSCONFIG, "fsconfig"}
+	Fsetxattr    = Sys{unix.SYS_FSETXATTR, "fsetxattr"}
 	Fsmount      = Sys{unix.SYS_FSMOUNT, "fsmount"}
 	Fsopen       = Sys{unix.SYS_FSOPEN, "fsopen"}
 	Ioctl        = Sys{unix.SYS_IOCTL, "ioctl"}

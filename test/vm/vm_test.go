@@ -15,9 +15,33 @@ import (
 
 // packages are those whose tests depend on the kernel's cgroup version or
 // security modules.
-var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/cgroup", "oci", "keeper"}
+var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/lsm", "kernel/cgroup", "oci", "keeper"}
 
 func TestOnCgroupV2(t *testing.T) {
+	out, err := inVM(t, packages, script)
+	ran := results(t, out)
+	if len(ran) < 20 {
+		t.Errorf("only %d tests ran", len(ran))
+	}
+	// The machine has what these need.
+	passed(t, ran, "oci/TestAppArmorProfile")
+	if err != nil {
+		t.Errorf("%v\n%s", err, tail(out, 100))
+	}
+}
+
+func TestOnSELinux(t *testing.T) {
+	out, err := inVM(t, []string{"oci"}, seLinuxScript, "--lsm", "selinux", "--selinux-policy")
+	passed(t, results(t, out), "oci/TestSELinuxLabels")
+	if err != nil {
+		t.Errorf("%v\n%s", err, tail(out, 100))
+	}
+}
+
+// inVM compiles the tests of packages and runs script beside them in a virtual
+// machine.
+func inVM(t *testing.T, packages []string, script string, options ...string) (string, error) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -43,13 +67,10 @@ func TestOnCgroupV2(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	run := exec.Command(vmrun, "--timeout", "900", "--dir", dir, "--", "sh", "./all")
+	run := exec.Command(vmrun, append(options, "--timeout", "900", "--dir", dir, "--", "sh", "./all")...)
 	run.Stdout, run.Stderr = &out, &out
-	runErr := run.Run()
-	results(t, out.String())
-	if runErr != nil {
-		t.Errorf("%v\n%s", runErr, tail(out.String(), 100))
-	}
+	err = run.Run()
+	return out.String(), err
 }
 
 // script runs every test binary in a copy of its package's folder, on the
@@ -58,7 +79,7 @@ func TestOnCgroupV2(t *testing.T) {
 const script = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 rc=0
-for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/cgroup oci keeper" + `; do
+for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/lsm kernel/cgroup oci keeper" + `; do
 	cp -r src/$p /var/lib/pkg && bin=$PWD/$(echo $p | tr / _)
 	echo "== $p"
 	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.skip "^TestTableIsGenerated$") || rc=1
@@ -67,9 +88,28 @@ done
 exit $rc
 `
 
+// seLinuxScript runs the tests that need SELinux: with its policy everything
+// else is as it was.
+const seLinuxScript = `
+mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
+cp -r src/oci /var/lib/pkg && bin=$PWD/oci
+echo "== oci"
+cd /var/lib/pkg && "$bin" -test.v -test.timeout 5m -test.run SELinux
+`
+
+// passed checks that tests did run and were not skipped.
+func passed(t *testing.T, ran map[string]string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if ran[name] != "--- PASS: " {
+			t.Errorf("%s did not pass: %q", name, ran[name])
+		}
+	}
+}
+
 // results repeats the outcome of each top-level test as a test of this one.
-func results(t *testing.T, out string) {
-	pkg, ran := "", 0
+func results(t *testing.T, out string) map[string]string {
+	pkg, ran := "", map[string]string{}
 	for _, line := range strings.Split(out, "\n") {
 		if name, ok := strings.CutPrefix(line, "== "); ok {
 			pkg = name
@@ -80,14 +120,13 @@ func results(t *testing.T, out string) {
 			"--- SKIP: ": func(t *testing.T) { t.Skip("skipped in the virtual machine") },
 		} {
 			if rest, ok := strings.CutPrefix(line, verdict); ok {
-				ran++
-				t.Run(pkg+"/"+strings.Fields(rest)[0], report)
+				name := pkg + "/" + strings.Fields(rest)[0]
+				ran[name] = verdict
+				t.Run(name, report)
 			}
 		}
 	}
-	if ran < 20 {
-		t.Errorf("only %d tests ran", ran)
-	}
+	return ran
 }
 
 func tail(s string, n int) string {
