@@ -30,6 +30,7 @@ type Plan struct {
 	waits    bool      // it waits for the start signal before it execs
 	terminal bool      // it sends a terminal's master
 	listener *listener // it hands over a seccomp listener; nil: it does not
+	trace    *Trace    // nil: none is taken
 
 	initialCPUs string // where it runs until it is in its cgroup, "" for anywhere
 }

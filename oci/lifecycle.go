@@ -27,6 +27,8 @@ type LaunchOptions struct {
 	ExtraFiles []*os.File
 	// Wait leaves the container created; Start makes it run its command.
 	Wait bool
+	// Trace collects where the time goes; nil: nothing is collected.
+	Trace *Trace
 }
 
 // Launch makes the container's cgroup and process and records them. On error
@@ -61,7 +63,8 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err := c.save(); err != nil {
 		return nil, err
 	}
-	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g}
+	o.Trace.Mark("plan the cgroup and write the record")
+	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g, Trace: o.Trace}
 	var wait *inherited
 	var image *os.File
 	if o.Wait || spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {

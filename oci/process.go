@@ -92,6 +92,9 @@ type launchHooks struct {
 // waits to be started, or has failed. image is where the encoded program goes;
 // nil: a memory file.
 func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHooks) (*Process, error) {
+	if plan.trace != nil {
+		plan.Program.Trace()
+	}
 	code, err := plan.Program.Encode()
 	if err != nil {
 		return nil, err
@@ -119,7 +122,14 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 		pr.Close()
 		return nil, fmt.Errorf("start program: %w", err)
 	}
+	plan.trace.Mark("make the process and its cgroup")
 	if err := pr.setUp(ours, &hooks); err != nil {
+		pr.Close()
+		return nil, err
+	}
+	plan.trace.Mark("wait until the command runs")
+	if err := plan.trace.child(plan.Program, image); err != nil {
+		pr.abandon()
 		pr.Close()
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type StartRequest struct {
 	// With an error nothing of the process is left. Nil means nothing to do. (On
 	// a host that clones processes into cgroups the cgroup must exist before.)
 	Prepare func() error
+	// Trace collects where the time goes; nil: nothing is collected.
+	Trace *Trace
 }
 
 // Start creates and starts a container. On error nothing of it is left, the
@@ -70,6 +72,8 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	}
 	plan.cloneInto(req.Cgroup)
 	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: bundle, Status: specs.StateCreating})
+	plan.trace = req.Trace
+	req.Trace.Mark("compile the program")
 	return plan, nil
 }
 

@@ -18,6 +18,7 @@ import (
 type launchFlags struct {
 	bundle, consoleSocket, pidFile string
 	preserveFDs                    int
+	trace                          *oci.Trace // run --trace
 }
 
 func (l *launchFlags) define(fs *flag.FlagSet) {
@@ -81,6 +82,7 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 	if err != nil {
 		return nil, nil, err
 	}
+	l.trace.Mark("make the container's directory")
 	r, err := oci.NewRunner()
 	if err != nil {
 		c.Remove()
@@ -88,7 +90,7 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 	}
 	defer r.Close()
 	stdio := oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
-	pr, err := c.Launch(r, spec, oci.LaunchOptions{Stdio: stdio, ExtraFiles: extra, Wait: wait})
+	pr, err := c.Launch(r, spec, oci.LaunchOptions{Stdio: stdio, ExtraFiles: extra, Wait: wait, Trace: l.trace})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -21,9 +21,13 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	l.define(fs)
 	detach := boolFlag(fs, "detach", "d", false, "do not wait for the container")
 	keep := fs.Bool("keep", false, "do not delete the container when it has ended")
+	trace := fs.Bool("trace", false, "print to standard error where the time of the start went")
 	id, code, err := parseID(fs, args, 1)
 	if err != nil {
 		return code, err
+	}
+	if *trace {
+		l.trace = oci.NewTrace()
 	}
 	caught := notify(*detach)
 	spec, raw, err := l.bundled()
@@ -34,6 +38,7 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return 1, err
 	}
 	signals := <-caught
+	l.trace.Mark("read the bundle, catch signals")
 	c, pr, err := a.launch(id, &l, *detach, spec, raw, false)
 	if err != nil {
 		return exitCode(err), err
@@ -45,13 +50,23 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return 1, err
 	}
 	if *detach {
-		return 0, nil
+		return 0, l.writeTrace()
 	}
 	code, err = foreground(pr, signals)
+	l.trace.Mark("wait until the command has ended")
 	if err == nil && !*keep {
 		err = c.DeleteEnded()
+		l.trace.Mark("delete the container")
 	}
-	return code, err
+	return code, errors.Join(err, l.writeTrace())
+}
+
+// writeTrace prints the trace, if there is one.
+func (l *launchFlags) writeTrace() error {
+	if l.trace == nil {
+		return nil
+	}
+	return l.trace.Write(os.Stderr)
 }
 
 // notify catches the signals people and service managers send, which are for

@@ -17,6 +17,7 @@ const (
 	hdrErrno   = 24 // errno of the failed op
 	hdrRelocs  = 32 // offset of the relocation list (32-bit offsets)
 	hdrNRelocs = 40 // its length
+	hdrStride  = 48 // distance of the ops in bytes, for who reads the report
 	hdrMagic   = 0
 
 	imageMagic = 0x314d50_4854524542 // "BERTHPM1"
@@ -42,13 +43,17 @@ func (p *Program) Encode() ([]byte, error) {
 	if len(p.ops) == 0 {
 		return nil, fmt.Errorf("encode program: it is empty")
 	}
-	dataAt := headerSize + len(p.ops)*opSize
+	if p.trace {
+		p.makeStamps()
+	}
+	dataAt := headerSize + len(p.ops)*p.stride()
 	relocAt := (dataAt + len(p.data) + 7) &^ 7
 	img := make([]byte, relocAt+4*len(p.relocs))
 	le := binary.LittleEndian
 	le.PutUint64(img[hdrMagic:], imageMagic)
 	le.PutUint64(img[hdrRelocs:], uint64(relocAt))
 	le.PutUint64(img[hdrNRelocs:], uint64(len(p.relocs)))
+	le.PutUint64(img[hdrStride:], uint64(p.stride()))
 	copy(img[dataAt:], p.data)
 	for i, off := range p.relocs {
 		at := dataAt + int(off)
@@ -56,11 +61,25 @@ func (p *Program) Encode() ([]byte, error) {
 		le.PutUint64(img[at:], le.Uint64(img[at:])+uint64(dataAt))
 	}
 	for i := range p.ops {
-		if err := p.encodeOp(img[headerSize+i*opSize:], i, uint64(dataAt)); err != nil {
+		b := img[headerSize+i*p.stride():]
+		if p.trace {
+			p.encodeStamp(b, i, uint64(dataAt))
+			b = b[opSize:]
+		}
+		if err := p.encodeOp(b, i, uint64(dataAt)); err != nil {
 			return nil, err
 		}
 	}
 	return img, nil
+}
+
+// stride is the distance from one op to the next in the image: with a trace each
+// op comes after a call that takes the time.
+func (p *Program) stride() int {
+	if p.trace {
+		return 2 * opSize
+	}
+	return opSize
 }
 
 func (p *Program) encodeOp(b []byte, i int, dataAt uint64) error {
@@ -91,7 +110,7 @@ func (p *Program) encodeOp(b []byte, i int, dataAt uint64) error {
 	for j, t := range op.tolerate {
 		le.PutUint32(b[opTolerate+8*j:], uint32(t.errno))
 		if t.next != 0 && p.labels[t.next-1] == i { // Retry
-			le.PutUint32(b[opTolerate+8*j+4:], uint32(i*opSize))
+			le.PutUint32(b[opTolerate+8*j+4:], uint32(i*p.stride()))
 			continue
 		}
 		if err := p.putTarget(b[opTolerate+8*j+4:], i, t.next); err != nil {
@@ -109,6 +128,6 @@ func (p *Program) putTarget(b []byte, from int, l Label) error {
 	if to <= from || to >= len(p.ops) {
 		return fmt.Errorf("encode program: %s (op %d) jumps to %d of %d", p.ops[from].Step, from, to, len(p.ops))
 	}
-	binary.LittleEndian.PutUint32(b, uint32(to*opSize))
+	binary.LittleEndian.PutUint32(b, uint32(to*p.stride()))
 	return nil
 }

@@ -164,12 +164,13 @@ func ReadReport(image *os.File) (Report, error) {
 		return Report{}, fmt.Errorf("read program file: %w", err)
 	}
 	le := binary.LittleEndian
-	if le.Uint64(h[hdrMagic:]) != imageMagic {
+	stride := le.Uint64(h[hdrStride:])
+	if le.Uint64(h[hdrMagic:]) != imageMagic || stride == 0 {
 		return Report{}, fmt.Errorf("read program file: not a program")
 	}
 	return Report{
 		Failed: le.Uint64(h[hdrState:]) == stateFailed,
-		Op:     int(le.Uint64(h[hdrCurrent:]) / opSize),
+		Op:     int(le.Uint64(h[hdrCurrent:]) / stride),
 		Errno:  syscall.Errno(le.Uint64(h[hdrErrno:])),
 	}, nil
 }
@@ -187,7 +188,7 @@ func InCall(image *os.File, i int, sys Sys) (bool, error) {
 // ReadSlot reads a slot's value from the image of this program.
 func (p *Program) ReadSlot(image *os.File, slot Arg) (uint64, error) {
 	var b [8]byte
-	at := int64(headerSize+len(p.ops)*opSize) + int64(slot.val)
+	at := int64(headerSize+len(p.ops)*p.stride()) + int64(slot.val)
 	if _, err := image.ReadAt(b[:], at); err != nil {
 		return 0, fmt.Errorf("read program file: %w", err)
 	}

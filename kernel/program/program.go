@@ -23,7 +23,8 @@ type Program struct {
 	relocs []uint32 // offsets in data of words to which the load address is added
 	labels []int    // op index per label, -1 while unbound
 	strs   map[string]uint64
-	slots  []string // names, in order of creation; only for explain
+	trace  bool     // stamps are taken
+	stamps int      // their offset in data
 }
 
 // Op is one system call. Build it with [Program.Call] and refine it with the
@@ -134,7 +135,6 @@ func (p *Program) Slot(name string) Arg {
 	p.align()
 	off := uint64(len(p.data))
 	p.word(0)
-	p.slots = append(p.slots, name)
 	return Arg{kind: argValue, val: off, text: name}
 }
 
