@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,20 +42,6 @@ type Container struct {
 	// onWarning is the store's Warn.
 	onWarning func(string)
 	record
-}
-
-// record is what state.json holds.
-type record struct {
-	ID      string       `json:"id"`
-	Bundle  string       `json:"bundle"`
-	Pid     int          `json:"pid"`
-	Started uint64       `json:"startTime"` // of the process, clock ticks since boot; tells a reused pid
-	Created time.Time    `json:"created"`
-	Cgroup  cgroup.State `json:"cgroup"`
-	// Hooks: the specification has some for what is still to come.
-	Hooks bool `json:"hooks,omitempty"`
-	// Creating: hooks of its creation run.
-	Creating bool `json:"creating,omitempty"`
 }
 
 // CheckID refuses names that are no container ids: one becomes part of paths.
@@ -199,7 +184,8 @@ func (s *Store) Open(id string) (*Container, error) {
 // decode reads the record. One that was cut off or is another's must not be
 // acted upon.
 func (c *Container) decode(id string, b []byte) error {
-	if err := json.Unmarshal(b, &c.record); err != nil {
+	var err error
+	if c.record, err = readRecord(b); err != nil {
 		return fmt.Errorf("%s/state.json: %w", c.path, err)
 	}
 	if c.ID != id || c.Pid < 0 || c.Bundle == "" {
@@ -251,11 +237,7 @@ func (c *Container) Remove() error {
 
 // save writes the record, atomically.
 func (c *Container) save() error {
-	b, err := json.Marshal(&c.record)
-	if err != nil {
-		return err
-	}
-	if err := c.writeSmallFile("state.json.new", b); err != nil {
+	if err := c.writeSmallFile("state.json.new", c.appendTo(make([]byte, 0, 1024))); err != nil {
 		return err
 	}
 	dir := int(c.dir.Fd())
