@@ -14,7 +14,7 @@ const maxRuntime = 8 << 20
 // TestRuntimeIsSmallAndStatic builds berth-oci as the Makefile does.
 func TestRuntimeIsSmallAndStatic(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "berth-oci")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "./cmd/berth-oci")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -E berth_oci_entry", "-o", binary, "./cmd/berth-oci")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
