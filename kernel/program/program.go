@@ -23,8 +23,8 @@ type Program struct {
 	relocs []uint32 // offsets in data of words to which the load address is added
 	labels []int    // op index per label, -1 while unbound
 	strs   map[string]uint64
-	trace  bool     // stamps are taken
-	stamps int      // their offset in data
+	trace  bool // stamps are taken
+	stamps int  // their offset in data
 }
 
 // Op is one system call. Build it with [Program.Call] and refine it with the
