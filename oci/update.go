@@ -240,6 +240,9 @@ func (c *Container) stageResources(res *specs.LinuxResources) error {
 	return c.writeSmallFile(stagedConfig, raw)
 }
 
+// present tells whether a member is there and no null.
+func present(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
+
 // replaceMember sets the member at a path of a JSON object. Names are compared as
 // package json does, without regard to case.
 func replaceMember(object []byte, path []string, value any) ([]byte, error) {

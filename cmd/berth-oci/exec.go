@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -116,8 +115,8 @@ func (e *execFlags) describe(own *specs.Process, args []string) (*specs.Process,
 		if err != nil {
 			return nil, err
 		}
-		pr := &specs.Process{}
-		if err := json.Unmarshal(b, pr); err != nil {
+		pr, err := oci.ParseProcess(b)
+		if err != nil {
 			return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%s: %w", e.process, err))
 		}
 		return pr, nil
