@@ -471,7 +471,8 @@ func (r *specReader) memory() (v specs.LinuxMemory) {
 			v.Swap = optional(&r.jsonReader, r.signed)
 			return 1 << 2
 		case "kernel":
-			v.Kernel = optional(&r.jsonReader, r.signed) //nolint:staticcheck // deprecated, and still given
+			//lint:ignore SA1019 deprecated, and still given
+			v.Kernel = optional(&r.jsonReader, r.signed)
 			return 1 << 3
 		case "kernelTCP":
 			v.KernelTCP = optional(&r.jsonReader, r.signed)
