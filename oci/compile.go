@@ -44,6 +44,8 @@ type inherited struct {
 	write bool
 	// procfs makes sure that path is the root of a procfs.
 	procfs bool
+	// make makes it, when the plan is launched; it is closed after that.
+	make func(*Runner) (*os.File, error)
 }
 
 // cgroupMount is one directory of the container's /sys/fs/cgroup.
@@ -82,8 +84,9 @@ type compiler struct {
 	spec *specs.Spec
 	plan *Plan
 
-	root    p.Arg // the root mount, O_PATH
-	hidden  p.Arg // an empty read-only filesystem for masked directories
+	root    p.Arg  // the root mount, O_PATH
+	rootAt  string // where it is attached until it is entered
+	hidden  p.Arg  // an empty read-only filesystem for masked directories
 	late    []lateAttr
 	console p.Arg // the terminal's own side, set by openTerminal
 	proc    p.Arg // the caller's /proc, once it is needed

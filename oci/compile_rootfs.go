@@ -1,15 +1,12 @@
 package oci
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-containers/berth/errdefs"
 	p "github.com/berth-containers/berth/kernel/program"
 )
 
@@ -45,8 +42,8 @@ func (c *compiler) makeHidden() {
 	}
 	const step = "make the mask for directories"
 	c.hidden = c.Slot("mask")
-	c.newFilesystem(step, "tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
-		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, c.hidden)
+	c.newFilesystem(&filesystem{step: step, kind: "tmpfs", source: "tmpfs", options: []string{"nr_blocks=1", "nr_inodes=1"},
+		attrs: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}, c.hidden)
 }
 
 // attachRoot makes c.root: the mount that becomes "/".
@@ -72,13 +69,17 @@ func (c *compiler) attachRoot() error {
 	if !c.ownMounts() {
 		return nil
 	}
-	at := "/"
+	c.rootAt = "/"
 	if hasCreateHooks(c.spec.Hooks) && c.in.rootfs == nil {
 		// Hooks that enter the namespace look for it by the bundle's name.
-		at = dir
+		c.rootAt = dir
 	}
-	c.Call("attach root", p.MoveMount, c.root, c.Str(""), atCwd, c.Str(at), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	c.attachAt("attach root")
 	return nil
+}
+
+func (c *compiler) attachAt(step string) {
+	c.Call(step, p.MoveMount, c.root, c.Str(""), atCwd, c.Str(c.rootAt), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 }
 
 func (c *compiler) rootPath() string {
@@ -88,140 +89,11 @@ func (c *compiler) rootPath() string {
 	return filepath.Join(c.in.bundle, c.spec.Root.Path)
 }
 
-// mount compiles one entry of the specification's mounts.
-func (c *compiler) mount(m *specs.Mount) error {
-	o, err := parseMountOptions(m)
-	if err != nil {
-		return err
-	}
-	switch {
-	case o.bind:
-		return c.bind(m, &o)
-	case m.Type == "cgroup" || m.Type == "cgroup2":
-		return c.mountCgroups(m, &o)
-	}
-	c.mountFilesystem(m, &o)
-	return nil
-}
-
-// resolveFor says how a mount point is looked up: the filesystems that runtimes, tools and security modules trust
-// by their path: their mount point must be a real directory.
-func resolveFor(m *specs.Mount) uint64 {
-	switch m.Type {
-	case "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue":
-		return noLinks
-	}
-	if d := relative(m.Destination); d == "dev" || d == "proc" || d == "sys" || strings.HasPrefix(d, "dev/") {
-		return noLinks
-	}
-	return inRoot
-}
-
-func (c *compiler) bind(m *specs.Mount, o *mountOptions) error {
-	source := m.Source
-	if !filepath.IsAbs(source) {
-		source = filepath.Join(c.in.bundle, source)
-	}
-	if len(o.super) > 0 { // mount(2) takes no filesystem options for these either
-		c.warn("mounts: %s: %s mean nothing for a bind mount", m.Destination, strings.Join(o.super, ","))
-	}
-	kind := directory
-	if c.in.host.stat != nil {
-		isDir, err := c.in.host.stat(source)
-		if err != nil {
-			return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, fmt.Errorf("bind mount for %s: %w", m.Destination, err)),
-				"the source of a bind mount must exist on the host")
-		}
-		if !isDir {
-			kind = regularFile
-		}
-	}
-	step := fmt.Sprintf("bind %s on %s", source, m.Destination)
-	tree := c.Slot("tree")
-	c.clone(step, atCwd, source, o.recursive, 0, tree)
-	c.applyAttrs(step, tree, o)
-	c.attach(step, tree, c.target(step, m.Destination, kind, resolveFor(m)))
-	return nil
-}
-
-// applyAttrs gives a bind mount its own and its recursive attributes.
-func (c *compiler) applyAttrs(step string, tree p.Arg, o *mountOptions) {
-	if o.rset|o.rclr != 0 {
-		c.setAttr(step, tree, true, o.rset, o.rclr, 0)
-	}
-	if o.set|o.clear != 0 {
-		c.setAttr(step, tree, false, o.set, o.clear, 0)
-	}
-	if o.propagation != 0 {
-		c.setAttr(step, tree, o.recursiveP, 0, 0, o.propagation)
-	} else if !c.rootShared() {
-		// As runc and crun: what is bound does not stay connected to the host
-		// unless asked for.
-		c.setAttr(step, tree, true, 0, 0, unix.MS_PRIVATE)
-	}
-}
-
-func (c *compiler) rootShared() bool {
-	switch c.spec.Linux.RootfsPropagation {
-	case "shared", "rshared", "slave", "rslave":
-		return true
-	}
-	return false
-}
-
-// mountFilesystem mounts a filesystem by type.
-func (c *compiler) mountFilesystem(m *specs.Mount, o *mountOptions) {
-	step := fmt.Sprintf("mount %s on %s", m.Type, m.Destination)
-	fs := c.Slot("mount")
-	set := (o.set | o.rset) &^ unix.MOUNT_ATTR_RDONLY
-	c.newFilesystem(step, m.Type, m.Source, o.super, set, fs)
-	if m.Type == "mqueue" {
-		c.labelQueue(step, fs)
-	}
-	c.attach(step, fs, c.target(step, m.Destination, directory, resolveFor(m)))
-	if (o.set|o.rset)&unix.MOUNT_ATTR_RDONLY != 0 {
-		c.late = append(c.late, lateAttr{"make " + m.Destination + " read-only", fs, unix.MOUNT_ATTR_RDONLY})
-	}
-	if o.propagation != 0 {
-		c.setAttr(step, fs, o.recursiveP, 0, 0, o.propagation)
-	}
-}
-
-// newFilesystem makes a filesystem as a detached mount.
-func (c *compiler) newFilesystem(step, kind, source string, options []string, attrs uint64, into p.Arg) {
-	ctx := c.Slot("fs")
-	c.Call(step, p.Fsopen, c.Str(kind), p.Flag(unix.FSOPEN_CLOEXEC, "CLOEXEC")).Store(ctx)
-	if source != "" {
-		c.fsconfig(step, ctx, "source="+source)
-	}
-	for _, o := range options {
-		c.fsconfig(step, ctx, o)
-	}
-	if label := c.mountLabel(kind); label != "" && !hasContext(options) {
-		c.fsconfig(step, ctx, "context="+label)
-	}
-	c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_CMD_CREATE, "CMD_CREATE"), p.Null, p.Null, p.Int(0))
-	c.Call(step, p.Fsmount, ctx, p.Flag(unix.FSMOUNT_CLOEXEC, "CLOEXEC"), p.Flag(attrs, attrText(attrs))).Store(into)
-	c.Call(step, p.Close, ctx)
-}
-
-func (c *compiler) fsconfig(step string, ctx p.Arg, option string) {
-	step += " with " + option
-	if key, value, ok := strings.Cut(option, "="); ok {
-		if isContext(key) { // mount(2) takes the quotes off, this call does not
-			value = strings.Trim(value, `"`)
-		}
-		c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_SET_STRING, "SET_STRING"), c.Str(key), c.Str(value), p.Int(0))
-		return
-	}
-	c.Call(step, p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_SET_FLAG, "SET_FLAG"), c.Str(option), p.Null, p.Int(0))
-}
-
 // mountCgroups shows the container its own cgroup: one directory on v2, a
 // tmpfs with one directory for each hierarchy on v1.
 func (c *compiler) mountCgroups(m *specs.Mount, o *mountOptions) error {
-	if len(o.super) > 0 {
-		return unsupported("mounts: " + m.Destination + ": cgroup option " + o.super[0])
+	if len(o.super) > 0 { // the hierarchies are the host's, mounted already
+		c.warn("mounts: %s: %s: a cgroup mount shows what the host has mounted, with its options", m.Destination, strings.Join(o.super, ","))
 	}
 	step := "mount cgroup on " + m.Destination
 	readOnly := (o.set | o.rset) & unix.MOUNT_ATTR_RDONLY
@@ -236,7 +108,8 @@ func (c *compiler) mountCgroups(m *specs.Mount, o *mountOptions) error {
 		}
 		if base == (p.Arg{}) {
 			base = c.Slot("mount")
-			c.newFilesystem(step, "tmpfs", "cgroup", []string{"mode=755"}, (o.set|o.rset)&^unix.MOUNT_ATTR_RDONLY, base)
+			c.newFilesystem(&filesystem{step: step, kind: "tmpfs", source: "cgroup", options: []string{"mode=755"},
+				attrs: (o.set | o.rset) &^ unix.MOUNT_ATTR_RDONLY}, base)
 			c.attach(step, base, c.target(step, m.Destination, directory, resolveFor(m)))
 			if readOnly != 0 {
 				c.late = append(c.late, lateAttr{"make " + m.Destination + " read-only", base, readOnly})
@@ -333,8 +206,8 @@ func (c *compiler) enterRoot() {
 		c.Call(step, p.Chdir, c.Str("/"))
 	}
 	if name := c.spec.Linux.RootfsPropagation; name != "" {
-		flag := propagations[name].flag
-		if propagations[name].rec {
+		flag, recursive, _ := propagation(name)
+		if recursive {
 			flag |= unix.MS_REC
 		}
 		c.Call("set propagation of /", p.Mount, p.Null, c.Str("/"), p.Null, p.Flag(flag, name), p.Null)
@@ -351,14 +224,4 @@ func (c *compiler) leaveHost() {
 	check := c.Slot("root")
 	c.open("check that the host's root is gone", atCwd, "/..", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_XDEV).Store(check)
 	c.Call("check that the host's root is gone", p.Close, check)
-}
-
-// statDir tells whether path is a directory, following links as the kernel
-// will.
-func statDir(path string) (bool, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return false, err
-	}
-	return fi.IsDir(), nil
 }

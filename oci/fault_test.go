@@ -104,9 +104,6 @@ func TestUnsupportedFieldsAreNamed(t *testing.T) {
 		"linux.personality.flags": func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"x"}}
 		},
-		"option tmpcopyup": func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"tmpcopyup"}})
-		},
 	} {
 		s := specFor("/nonexistent", "true")
 		set(s)

@@ -17,6 +17,7 @@ type hostLimits struct {
 	caps        caps.Set // capabilities it holds and may pass on
 	lastCap     caps.Cap // the highest the kernel has
 	sysResource bool     // CAP_SYS_RESOURCE: it may raise limits
+	sysAdmin    bool     // CAP_SYS_ADMIN: it may mount, on the host
 	setgroups   bool     // it may leave setgroups allowed in a new user namespace
 	oomScoreAdj int      // its own
 	ignored     []int    // signals it ignores
@@ -24,12 +25,13 @@ type hostLimits struct {
 	appArmor    func() bool // whether the kernel has it; nil: any kernel
 	seLinux     func() bool
 	stat        func(path string) (isDir bool, err error)
+	isProc      func(path string) bool // on a proc filesystem
 }
 
 // thisHost asks the kernel about the calling process. oom tells whether
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
-	h := hostLimits{stat: statDir, hard: ownHardLimit, ignored: ignoredSignals(), appArmor: lsm.AppArmor, seLinux: lsm.SELinux}
+	h := hostLimits{stat: statDir, isProc: isProc, hard: ownHardLimit, ignored: ignoredSignals(), appArmor: lsm.AppArmor, seLinux: lsm.SELinux}
 	held, err := caps.Held()
 	if err != nil {
 		return h, err
@@ -39,6 +41,7 @@ func thisHost(oom bool) (hostLimits, error) {
 	}
 	h.caps = held.Bounding & held.Permitted
 	h.sysResource = held.Effective.Has(unix.CAP_SYS_RESOURCE)
+	h.sysAdmin = held.Effective.Has(unix.CAP_SYS_ADMIN)
 	h.setgroups = held.Effective.Has(unix.CAP_SETGID)
 	if !oom {
 		return h, nil
@@ -52,7 +55,7 @@ func thisHost(oom bool) (hostLimits, error) {
 
 // anyHost allows everything: for plans that are only looked at.
 func anyHost() hostLimits {
-	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, setgroups: true}
+	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, sysAdmin: true, setgroups: true}
 }
 
 func (h *hostLimits) has(probe func() bool) bool { return probe == nil || probe() }
@@ -86,4 +89,19 @@ func rlimitNumber(name string) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+// statDir tells whether path is a directory, following links as the kernel
+// will.
+func statDir(path string) (bool, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return fi.IsDir(), nil
+}
+
+func isProc(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
 }

@@ -205,6 +205,13 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 	l := p.Launch{Image: image, Go: sync, Attr: &plan.attr, Name: "berth:init"}
 	for _, in := range plan.files {
 		f := in.file
+		if in.make != nil {
+			var err error
+			if f, err = in.make(r); err != nil {
+				return nil, err
+			}
+			opened = append(opened, f)
+		}
 		if in.path != "" {
 			mode := unix.O_RDONLY
 			if in.write {

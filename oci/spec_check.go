@@ -45,7 +45,7 @@ func checkRoot(s *specs.Spec) error {
 	case s.Domainname != "" && !hasNamespace(s.Linux, specs.UTSNamespace):
 		return invalid("domainname %q: needs a uts namespace, or the host's name would change", s.Domainname)
 	}
-	if _, ok := propagations[s.Linux.RootfsPropagation]; !ok && s.Linux.RootfsPropagation != "" {
+	if _, _, ok := propagation(s.Linux.RootfsPropagation); !ok && s.Linux.RootfsPropagation != "" {
 		return invalid("linux.rootfsPropagation %q: unknown", s.Linux.RootfsPropagation)
 	}
 	if !hasNamespace(s.Linux, specs.MountNamespace) && (s.Root.Readonly || s.Linux.RootfsPropagation != "") {
@@ -80,14 +80,15 @@ func checkLinuxPaths(l *specs.Linux) error {
 }
 
 func checkMounts(s *specs.Spec) error {
-	for _, m := range s.Mounts {
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
 		if m.Destination == "" || strings.ContainsRune(m.Destination+m.Source+m.Type, 0) {
 			return invalid("mounts: destination %q: must be a path", m.Destination)
 		}
-		if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-			return unsupported("mounts: " + m.Destination + ": uidMappings")
+		if relative(m.Destination) == "" && !hasNamespace(s.Linux, specs.MountNamespace) {
+			return invalid("mounts: /: needs a mount namespace")
 		}
-		if err := checkOverProc(&m); err != nil {
+		if err := checkOverProc(m); err != nil {
 			return err
 		}
 	}
@@ -141,6 +142,16 @@ var namespaceFlags = []struct {
 func hasNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
 	for _, n := range l.Namespaces {
 		if n.Type == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// makesNamespace tells whether the container has a namespace of its own making.
+func makesNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
+	for _, n := range l.Namespaces {
+		if n.Type == kind && n.Path == "" {
 			return true
 		}
 	}

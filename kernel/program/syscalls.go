@@ -30,6 +30,7 @@ var (
 	Fsconfig     = Sys{unix.SYS_FSCONFIG, "fsconfig"}
 	Fsetxattr    = Sys{unix.SYS_FSETXATTR, "fsetxattr"}
 	Fsmount      = Sys{unix.SYS_FSMOUNT, "fsmount"}
+	Fspick       = Sys{unix.SYS_FSPICK, "fspick"}
 	Fsopen       = Sys{unix.SYS_FSOPEN, "fsopen"}
 	Ioctl        = Sys{unix.SYS_IOCTL, "ioctl"}
 	IoprioSet    = Sys{unix.SYS_IOPRIO_SET, "ioprio_set"}
