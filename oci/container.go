@@ -287,6 +287,10 @@ func (c *Container) alive() bool {
 	return err == nil && started == c.Started && !ended
 }
 
+// errNotRunning is for a container whose first process has ended. containerd
+// knows that by these words, which are runc's.
+var errNotRunning = errdefs.As(errdefs.ErrNotFound, errors.New("container not running"))
+
 // Pidfd opens the container's first process. It fails with ErrNotFound class
 // when that has ended.
 func (c *Container) Pidfd() (*os.File, error) {
@@ -296,7 +300,7 @@ func (c *Container) Pidfd() (*os.File, error) {
 		err = unix.ESRCH
 	}
 	if err != nil {
-		return nil, errdefs.As(errdefs.ErrNotFound, fmt.Errorf("container %s is not running", c.ID))
+		return nil, fmt.Errorf("container %s: %w", c.ID, errNotRunning)
 	}
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
