@@ -81,7 +81,8 @@ func TestContainerd(t *testing.T) {
 		run  func(*testing.T, *engine)
 	}{
 		{"errors", testContainerdErrors}, {"life", testContainerdLife}, {"exec", testContainerdExec}, {"terminal", testContainerdTerminal},
-		{"limits", testContainerdLimits}, {"joined network", testContainerdJoins}, {"lost shim", testContainerdLostShim},
+		{"limits", testContainerdLimits},
+		{"processes", testContainerdProcesses}, {"joined network", testContainerdJoins}, {"lost shim", testContainerdLostShim},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 	}
@@ -202,6 +203,15 @@ func testContainerdLimits(t *testing.T, e *engine) {
 		if f := strings.Fields(string(value)); err != nil || len(f) == 0 || f[0] != l.want {
 			t.Errorf("%s is %q, %v, want %s", l.v1, value, err, l.want)
 		}
+	}
+}
+
+// testContainerdProcesses: the shim asks the runtime for them.
+func testContainerdProcesses(t *testing.T, e *engine) {
+	pid := e.ctrDetached(t, "processes", nil, "sleep 1000 & sleep 1001 & wait")
+	lines := strings.Split(e.must(t, "tasks", "ps", "processes"), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[1], strconv.Itoa(pid)+" ") {
+		t.Errorf("of process %d and its two children it shows %q", pid, lines)
 	}
 }
 
