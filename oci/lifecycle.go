@@ -168,7 +168,11 @@ func (c *Container) release() error {
 		return fmt.Errorf("start container %s: %w", c.ID, err)
 	}
 	defer image.Close()
-	if _, err := fifo.Write([]byte("s")); err != nil {
+	_, err = fifo.Write([]byte("s"))
+	if errors.Is(err, unix.EPIPE) { // nobody reads any more
+		return c.endedBeforeStart()
+	}
+	if err != nil {
 		return fmt.Errorf("start container %s: %w", c.ID, err)
 	}
 	if err := readersGone(fifo); err != nil {

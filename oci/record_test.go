@@ -234,7 +234,7 @@ func TestEndedIsNotRunning(t *testing.T) {
 	if st := c.Status(); st != "stopped" {
 		t.Errorf("status %s, want stopped", st)
 	}
-	if err := c.Kill(unix.SIGTERM, false); !errors.Is(err, errdefs.ErrNotFound) || err.Error() != "container zombie is not running" {
+	if err := c.Kill(unix.SIGTERM, false); !errors.Is(err, errdefs.ErrNotFound) || err.Error() != "container zombie: container not running" {
 		t.Errorf("kill: %v", err)
 	}
 }
