@@ -95,6 +95,7 @@ type compiler struct {
 	orphaned p.Label // where the process ends when the parent it waits for is gone
 
 	labelWarned bool
+	initPid     int // of the running container another process is for; 0: it is the first
 }
 
 // lateAttr is a read-only setting that waits until all mount points below it

@@ -22,6 +22,7 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 	spec.Process = pr
 	in.spec = &spec
 	c := newCompiler(in)
+	c.initPid = initPid
 	c.newUser = hasNamespace(spec.Linux, specs.UserNamespace)
 
 	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:exec"))

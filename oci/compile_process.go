@@ -31,6 +31,17 @@ func (c *compiler) process(pr *specs.Process) error {
 	if err != nil {
 		return err
 	}
+	level, err := c.landlockLevel(pr, drop)
+	if err != nil {
+		return err
+	}
+	var rules p.Arg
+	if level != landlockOff {
+		drop.keepAdmin = drop.keepAdmin || !pr.NoNewPrivileges
+		if rules, err = c.landlockRules(level); err != nil {
+			return err
+		}
+	}
 	drop.bounding(c)
 	c.schedule(pr) // late, or an idle policy would slow the set-up down
 	c.user(pr)
@@ -43,6 +54,9 @@ func (c *compiler) process(pr *specs.Process) error {
 	drop.rest(c)
 	if pr.NoNewPrivileges {
 		c.Call("set no_new_privs", p.Prctl, p.Flag(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), p.Int(1), p.Int(0), p.Int(0), p.Int(0))
+	}
+	if level != landlockOff {
+		c.landlockRestrict(rules)
 	}
 	filter, err := c.filter()
 	if err != nil {
@@ -148,7 +162,7 @@ func (c *compiler) keepDescriptors() (sync, fifo p.Arg) {
 // capSets are the capability sets of the command.
 type capSets struct {
 	caps.Sets
-	keepAdmin bool // CAP_SYS_ADMIN stays until the exec, for seccomp
+	keepAdmin bool // CAP_SYS_ADMIN stays until the exec, for seccomp and Landlock
 }
 
 // capabilities reads the sets. Those the caller does not hold cannot be given;

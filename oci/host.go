@@ -24,6 +24,8 @@ type hostLimits struct {
 	hard        func(resource int) uint64
 	appArmor    func() bool // whether the kernel has it; nil: any kernel
 	seLinux     func() bool
+	landlock    func() int // its version
+	list        func(dir *os.File, path string) (names []string, err error)
 	stat        func(path string) (isDir bool, err error)
 	isProc      func(path string) bool // on a proc filesystem
 }
@@ -31,7 +33,10 @@ type hostLimits struct {
 // thisHost asks the kernel about the calling process. oom tells whether
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
-	h := hostLimits{stat: statDir, isProc: isProc, hard: ownHardLimit, ignored: ignoredSignals(), appArmor: lsm.AppArmor, seLinux: lsm.SELinux}
+	h := hostLimits{
+		stat: statDir, isProc: isProc, list: listDir, hard: ownHardLimit, ignored: ignoredSignals(),
+		appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
+	}
 	held, err := caps.Held()
 	if err != nil {
 		return h, err
@@ -59,6 +64,14 @@ func anyHost() hostLimits {
 }
 
 func (h *hostLimits) has(probe func() bool) bool { return probe == nil || probe() }
+
+// landlockABI is the version of Landlock the kernel has.
+func (h *hostLimits) landlockABI() int {
+	if h.landlock == nil {
+		return landlockABI
+	}
+	return h.landlock()
+}
 
 func (h *hostLimits) hardLimit(resource int) uint64 {
 	if h.hard == nil {

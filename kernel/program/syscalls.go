@@ -35,6 +35,9 @@ var (
 	Ioctl        = Sys{unix.SYS_IOCTL, "ioctl"}
 	IoprioSet    = Sys{unix.SYS_IOPRIO_SET, "ioprio_set"}
 	Keyctl       = Sys{unix.SYS_KEYCTL, "keyctl"}
+	LandlockAdd  = Sys{unix.SYS_LANDLOCK_ADD_RULE, "landlock_add_rule"}
+	LandlockNew  = Sys{unix.SYS_LANDLOCK_CREATE_RULESET, "landlock_create_ruleset"}
+	LandlockSelf = Sys{unix.SYS_LANDLOCK_RESTRICT_SELF, "landlock_restrict_self"}
 	Mkdirat      = Sys{unix.SYS_MKDIRAT, "mkdirat"}
 	Mknodat      = Sys{unix.SYS_MKNODAT, "mknodat"}
 	Mount        = Sys{unix.SYS_MOUNT, "mount"}
