@@ -75,7 +75,7 @@ func TestPodman(t *testing.T) {
 		{"runtime", testPodmanRuntime}, {"run", func(t *testing.T, e *engine) { e.play(t) }}, {"errors", testErrors},
 		{"life", testLife}, {"exec", testExec}, {"terminal", testTerminal}, {"standard input", testStdin},
 		{"bridge", testBridge}, {"health", testHealth}, {"pod", testPod}, {"restart", testRestart}, {"update", testUpdate}, {"user namespace", testUserNamespace},
-		{"files", testFiles}, {"build", testPodmanBuild}, {"descriptors", testDescriptors}, {"created", testCreated},
+		{"files", testFiles}, {"build", testPodmanBuild}, {"tmpfs", testTmpfs}, {"descriptors", testDescriptors}, {"created", testCreated},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 	}
@@ -327,6 +327,24 @@ func testPodmanBuild(t *testing.T, e *engine) {
 	checkBuilt(t, func(args ...string) string {
 		return e.must(t, append(append([]string{"run"}, e.runOptions...), append([]string{"--rm", "--network", "none", "localhost/built"}, args...)...)...)
 	})
+}
+
+// testTmpfs: Podman wants a tmpfs to begin with what the image has there, also
+// when it prepares a container for systemd.
+func testTmpfs(t *testing.T, e *engine) {
+	for _, c := range []struct {
+		options      []string
+		script, want string
+	}{
+		{[]string{"--tmpfs", "/etc"}, "stat -f -c %T /etc; ls /etc/plain", "tmpfs\n/etc/plain"},
+		{[]string{"--read-only"}, "touch /run/x && echo written", "written"},
+		{[]string{"--systemd", "always"}, "stat -f -c %T /run /tmp; echo $container", "tmpfs\ntmpfs\npodman"},
+	} {
+		argv := e.run(append([]string{"--rm", "--network", "none"}, c.options...), "sh", "-c", c.script)
+		if r := e.try(t, "", argv...); r.out != c.want || r.code != 0 {
+			t.Errorf("%q prints %q, exit code %d; want %q: %s", c.options, r.out, r.code, c.want, r.err)
+		}
+	}
 }
 
 // testDescriptors: descriptors are passed on, and no other is.
