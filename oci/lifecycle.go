@@ -29,6 +29,9 @@ type LaunchOptions struct {
 	Wait bool
 	// Trace collects where the time goes; nil: nothing is collected.
 	Trace *Trace
+	// Systemd keeps the container in a scope of systemd, which
+	// linux.cgroupsPath names: slice:prefix:name.
+	Systemd bool
 }
 
 // Launch makes the container's cgroup and process and records them. On error
@@ -42,7 +45,7 @@ func (c *Container) Launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		return pr, nil
 	}
 	if !c.made { // whoever is in a cgroup of that path is not ours to kill
-		c.Cgroup = cgroup.State{}
+		c.Cgroup, c.Scope = cgroup.State{}, nil
 	}
 	if derr := c.dismantle(); derr != nil {
 		err = errors.Join(err, derr)
@@ -54,9 +57,12 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err := check(spec); err != nil {
 		return nil, err
 	}
-	g, err := cgroup.Plan(cgroupPath(spec, c.ID))
+	g, manager, err := c.planCgroup(spec, o.Systemd)
 	if err != nil {
 		return nil, err
+	}
+	if manager != nil {
+		defer manager.Close()
 	}
 	c.group, c.Cgroup = g, g.State()
 	// Recorded before there is a process: whoever finds the record can clean up.
@@ -79,7 +85,9 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		c.made = err == nil
 		return err
 	}, made: c.adopt}
-	if g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace) {
+	if manager != nil {
+		hooks.prepare, hooks.spawned = nil, func(pr *Process) error { return c.enterScope(manager, spec, pr) }
+	} else if g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace) {
 		// The process is born in it, or is given its files.
 		if err := hooks.prepare(); err != nil {
 			return nil, err
@@ -125,15 +133,6 @@ func (c *Container) waiting() (*inherited, *os.File, error) {
 		return nil, nil, err
 	}
 	return &inherited{name: "start", file: f}, image, nil
-}
-
-// cgroupPath is the specification's cgroupsPath, or one named after the
-// container below the caller's own cgroup.
-func cgroupPath(spec *specs.Spec, id string) string {
-	if spec.Linux.CgroupsPath != "" {
-		return spec.Linux.CgroupsPath
-	}
-	return id
 }
 
 // Start lets a created container run its command. It returns when the command
@@ -325,7 +324,7 @@ func (c *Container) remove() error {
 	if len(c.Cgroup.Dirs) > 0 {
 		g, err := c.Group()
 		if err == nil {
-			err = errors.Join(g.Kill(unix.SIGKILL), g.Destroy())
+			err = errors.Join(g.Kill(unix.SIGKILL), c.leaveScope(), g.Destroy())
 		}
 		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 			c.Close()

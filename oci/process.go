@@ -82,6 +82,8 @@ type launchHooks struct {
 	// prepare runs while the process is being made, before its program begins:
 	// for what the program needs and the process does not.
 	prepare func() error
+	// spawned is called when the process exists and its program has not begun.
+	spawned func(*Process) error
 	// made is called when the process exists, while it sets itself up.
 	made func(*Process) error
 	// midway is called when the program pauses for the parent (msgPause).
@@ -117,10 +119,18 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 	if err != nil {
 		return nil, err
 	}
-	if _, err := ours.Write([]byte("g")); err != nil {
+	if hooks.spawned != nil {
+		err = hooks.spawned(pr)
+	}
+	if err == nil {
+		if _, err = ours.Write([]byte("g")); err != nil {
+			err = fmt.Errorf("start program: %w", err)
+		}
+	}
+	if err != nil {
 		pr.abandon()
 		pr.Close()
-		return nil, fmt.Errorf("start program: %w", err)
+		return nil, err
 	}
 	plan.trace.Mark("make the process and its cgroup")
 	if err := pr.setUp(ours, &hooks); err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/kernel/cgroup"
+	"github.com/berth-containers/berth/kernel/systemd"
 )
 
 // record is what state.json holds. It is written and read by hand, twice in
@@ -19,6 +20,8 @@ type record struct {
 	Started uint64       `json:"startTime"` // of the process, clock ticks since boot; tells a reused pid
 	Created time.Time    `json:"created"`
 	Cgroup  cgroup.State `json:"cgroup"`
+	// Scope is the cgroup's unit of systemd, nil without.
+	Scope *systemd.Scope `json:"scope,omitempty"`
 	// Hooks: the specification has some for what is still to come.
 	Hooks bool `json:"hooks,omitempty"`
 	// Creating: hooks of its creation run.
@@ -44,6 +47,10 @@ func (rec *record) appendTo(b []byte) []byte {
 		b = append(b, separator)
 	}
 	b = append(b, "}}"...)
+	if rec.Scope != nil {
+		scope, _ := json.Marshal(rec.Scope) // strings cannot fail
+		b = append(append(b, `,"scope":`...), scope...)
+	}
 	if rec.Hooks {
 		b = append(b, `,"hooks":true`...)
 	}
@@ -104,6 +111,9 @@ func (r *recordReader) record() (rec record) {
 		case "creating":
 			rec.Creating = r.boolean()
 			return 1 << 7
+		case "scope":
+			rec.Scope = r.scope()
+			return 1 << 8
 		}
 		return 0
 	})
@@ -116,6 +126,25 @@ func (r *recordReader) time() time.Time {
 		r.giveUp()
 	}
 	return t
+}
+
+func (r *recordReader) scope() *systemd.Scope {
+	s := &systemd.Scope{}
+	r.object(func(name string) uint64 {
+		switch name {
+		case "Slice":
+			s.Slice = r.str()
+			return 1 << 0
+		case "Unit":
+			s.Unit = r.str()
+			return 1 << 1
+		case "User":
+			s.User = r.boolean()
+			return 1 << 2
+		}
+		return 0
+	})
+	return s
 }
 
 func (r *recordReader) cgroup() (s cgroup.State) {

@@ -38,7 +38,7 @@ func (c *Container) Update(change *specs.LinuxResources) (warnings []string, err
 	}
 	g, err := c.Group()
 	if err == nil {
-		err = g.Set(effective(recorded, merged, change))
+		err = c.setLimits(g, effective(recorded, merged, change), merged, recorded)
 	}
 	dir := int(c.dir.Fd())
 	if err != nil {

@@ -90,7 +90,7 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 	}
 	defer r.Close()
 	stdio := oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
-	pr, err := c.Launch(r, spec, oci.LaunchOptions{Stdio: stdio, ExtraFiles: extra, Wait: wait, Trace: l.trace})
+	pr, err := c.Launch(r, spec, oci.LaunchOptions{Stdio: stdio, ExtraFiles: extra, Wait: wait, Trace: l.trace, Systemd: a.systemd})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -19,6 +19,8 @@ type app struct {
 	root   string
 	log    logger
 	stdout io.Writer
+	// systemd: containers are made in scopes of systemd.
+	systemd bool
 }
 
 // command is one of berth-oci's verbs.
@@ -65,7 +67,7 @@ func realMain(args []string) int {
 	fs.StringVar(&a.log.path, "log", "", "`file` to append errors and warnings to (default standard error)")
 	fs.StringVar(&a.log.format, "log-format", "text", "text or json")
 	fs.BoolVar(&a.log.debug, "debug", false, "log more")
-	systemd := fs.Bool("systemd-cgroup", false, "use systemd for cgroups (not supported)")
+	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups: linux.cgroupsPath is slice:prefix:name")
 	version := boolFlag(fs, "version", "v", false, "print the version")
 	if code, done := parse(fs, args, usage); done {
 		return code
@@ -74,8 +76,6 @@ func realMain(args []string) int {
 	case *version:
 		printVersion(a.stdout)
 		return 0
-	case *systemd:
-		return a.fail(fmt.Errorf("--systemd-cgroup: %w", errdefs.ErrUnsupported))
 	case a.log.format != "text" && a.log.format != "json":
 		return a.fail(errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--log-format %q: text or json", a.log.format)))
 	case fs.NArg() == 0:

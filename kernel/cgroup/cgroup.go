@@ -85,7 +85,15 @@ func Create(path string, res *specs.LinuxResources) (*Group, error) {
 // not frozen, and is an [errdefs.ErrConflict] otherwise. What res asks and this
 // host or this package cannot do is an [errdefs.ErrUnsupported] that names the
 // field, found before anything is made. On error nothing new is left but parents.
-func (g *Group) Make(res *specs.LinuxResources) error {
+func (g *Group) Make(res *specs.LinuxResources) error { return g.make(res, g.checkReused) }
+
+// Adopt is Make for a group that systemd has made around its first process: what
+// lacks is made, and who is in it is no conflict.
+func (g *Group) Adopt(res *specs.LinuxResources) error {
+	return g.make(res, func(bool) error { return nil })
+}
+
+func (g *Group) make(res *specs.LinuxResources, checkReused func(allFresh bool) error) error {
 	settings, err := g.compile(res, true)
 	if err != nil {
 		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
@@ -95,6 +103,9 @@ func (g *Group) Make(res *specs.LinuxResources) error {
 		return fmt.Errorf("limit cgroup %s: %w", g.path, err)
 	}
 	made, err := g.makeDirs(needed(settings))
+	if err == nil {
+		err = checkReused(len(made) == len(g.branches))
+	}
 	if err == nil {
 		err = g.setUp(settings, devices)
 	}

@@ -267,7 +267,7 @@ func cleanPath(p string) (string, error) {
 	if strings.Count(p, ":") == 2 && !strings.Contains(p, "/") {
 		return "", errdefs.WithHint(
 			fmt.Errorf("cgroup path %q: systemd's form slice:prefix:name: %w", p, errdefs.ErrUnsupported),
-			"Give a path like /berth/NAME, or set the caller's cgroup driver to cgroupfs.")
+			"Call berth-oci with --systemd-cgroup, give a path like /berth/NAME, or set the caller's cgroup driver to cgroupfs.")
 	}
 	for _, r := range p {
 		if r < ' ' || r == 0x7f {

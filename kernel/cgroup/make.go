@@ -30,7 +30,7 @@ func (g *Group) makeDirs(required []string) (made []string, err error) {
 		kept = append(kept, b)
 	}
 	g.branches = kept
-	return made, g.checkReused(len(made) == len(kept))
+	return made, nil
 }
 
 // wanted lists the controllers that the v2 branch is to have. On a unified host

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -62,6 +63,39 @@ func (g *Group) Set(res *specs.LinuxResources) error {
 		return errors.Join(err, undo.run())
 	}
 	return nil
+}
+
+// Value is one value for a control file.
+type Value struct{ File, Value string }
+
+// Values is what [Group.Adopt] (fresh) or [Group.Set] would write for res, but for
+// the devices, in their order.
+func (g *Group) Values(res *specs.LinuxResources, fresh bool) ([]Value, error) {
+	settings, err := g.compile(res, fresh)
+	if err != nil {
+		return nil, fmt.Errorf("limit cgroup %s: %w", g.path, err)
+	}
+	var values []Value
+	for i := range settings {
+		values = append(values, Value{settings[i].file, settings[i].value})
+	}
+	return values, nil
+}
+
+// Current is what the files of those values hold now; files that are not there
+// are left out.
+func (g *Group) Current(values []Value) []Value {
+	b := g.unified()
+	if b == nil {
+		return nil
+	}
+	var now []Value
+	for _, v := range values {
+		if s, err := b.read(v.File); err == nil {
+			now = append(now, Value{v.File, strings.TrimSpace(s)})
+		}
+	}
+	return now
 }
 
 // apply writes the settings in their order. undo, unless nil, learns what was

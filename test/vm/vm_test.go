@@ -38,6 +38,14 @@ func TestOnSELinux(t *testing.T) {
 	}
 }
 
+func TestOnSystemd(t *testing.T) {
+	out, err := inVM(t, []string{"oci"}, systemdScript, "--systemd")
+	passed(t, results(t, out), "oci/TestSystemdScope")
+	if err != nil {
+		t.Errorf("%v\n%s", err, tail(out, 100))
+	}
+}
+
 // inVM compiles the tests of packages and runs script beside them in a virtual
 // machine.
 func inVM(t *testing.T, packages []string, script string, options ...string) (string, error) {
@@ -95,6 +103,13 @@ mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 cp -r src/oci /var/lib/pkg && bin=$PWD/oci
 echo "== oci"
 cd /var/lib/pkg && "$bin" -test.v -test.timeout 5m -test.run SELinux
+`
+
+// systemdScript runs the tests that need systemd.
+const systemdScript = `
+mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
+echo "== oci"
+./oci -test.v -test.timeout 5m -test.run Systemd
 `
 
 // passed checks that tests did run and were not skipped.
