@@ -23,14 +23,18 @@ type Plan struct {
 	// Warnings say what this host could not give and was left as inherited.
 	Warnings []string
 
-	attr     syscall.SysProcAttr
-	files    []inherited
-	joinPID  bool      // the process clones itself into a joined pid namespace
-	pidSlot  p.Arg     // where the pid of that clone is
-	waits    bool      // it waits for the start signal before it execs
-	terminal bool      // it sends a terminal's master
-	listener *listener // it hands over a seccomp listener; nil: it does not
-	trace    *Trace    // nil: none is taken
+	attr    syscall.SysProcAttr
+	files   []inherited
+	joinPID bool  // the process clones itself into its pid namespace
+	pidSlot p.Arg // where the pid of that clone is
+	// mapIDs is what the parent does when the process asks for it (msgMapIDs):
+	// it writes or checks the mappings of its user namespace.
+	mapIDs     func(pid int) error
+	netDevices map[string]specs.LinuxNetDevice // to be moved to it when it pauses
+	waits      bool                            // it waits for the start signal before it execs
+	terminal   bool                            // it sends a terminal's master
+	listener   *listener                       // it hands over a seccomp listener; nil: it does not
+	trace      *Trace                          // nil: none is taken
 
 	initialCPUs string // where it runs until it is in its cgroup, "" for anywhere
 }
@@ -88,9 +92,10 @@ type compiler struct {
 	rootAt  string // where it is attached until it is entered
 	hidden  p.Arg  // an empty read-only filesystem for masked directories
 	late    []lateAttr
-	console p.Arg // the terminal's own side, set by openTerminal
-	proc    p.Arg // the caller's /proc, once it is needed
-	newUser bool  // the container has a user namespace that is not the host's
+	console p.Arg      // the terminal's own side, set by openTerminal
+	proc    p.Arg      // the caller's /proc, once it is needed
+	newUser bool       // the container has a user namespace that is not the host's
+	later   namespaces // those the program makes
 
 	orphaned p.Label // where the process ends when the parent it waits for is gone
 
@@ -125,7 +130,7 @@ func compile(in *compileInput) (*Plan, error) {
 	for _, why := range cgroup.Ignored(in.spec.Linux.Resources) {
 		c.warn("linux.resources.%s; it has no effect", why)
 	}
-	c.cloneFlags()
+	c.planNamespaces()
 
 	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:init"))
 	// Mode bits below are meant as written.
@@ -137,11 +142,9 @@ func compile(in *compileInput) (*Plan, error) {
 	if err := c.labels(in.spec.Process); err != nil {
 		return nil, err
 	}
-	if err := c.joinNamespaces(); err != nil {
-		return nil, err
-	}
-	c.session()
 	c.oomScore(in.spec.Process.OOMScoreAdj)
+	c.enterNamespaces()
+	c.session()
 	setLater := c.sysctls()
 	c.joinMounts()
 	c.names()
@@ -179,38 +182,6 @@ func (c *compiler) inherit(f inherited) p.Arg {
 	return p.Fd(p.FirstFile+len(c.plan.files)-1, "<"+f.name+">")
 }
 
-// cloneFlags decides which namespaces the process is born into. A cgroup
-// namespace is made later, inside the container's cgroup, or its root would be
-// the caller's.
-func (c *compiler) cloneFlags() {
-	l := c.spec.Linux
-	for _, n := range l.Namespaces {
-		c.newUser = c.newUser || n.Type == specs.UserNamespace
-		for _, f := range namespaceFlags {
-			if n.Type == f.kind && n.Path == "" && n.Type != specs.CgroupNamespace {
-				c.plan.attr.Cloneflags |= f.flag
-			}
-		}
-	}
-	c.plan.attr.UidMappings = idMap(l.UIDMappings)
-	c.plan.attr.GidMappings = idMap(l.GIDMappings)
-	if c.plan.attr.Cloneflags&unix.CLONE_NEWUSER == 0 {
-		return
-	}
-	// Be the namespace's root, or executing the interpreter costs the
-	// capabilities.
-	c.plan.attr.GidMappingsEnableSetgroups = c.in.host.setgroups
-	c.plan.attr.Credential = &syscall.Credential{NoSetGroups: true}
-}
-
-func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
-	var out []syscall.SysProcIDMap
-	for _, e := range m {
-		out = append(out, syscall.SysProcIDMap{ContainerID: int(e.ContainerID), HostID: int(e.HostID), Size: int(e.Size)})
-	}
-	return out
-}
-
 func (c *compiler) joinCgroups() {
 	for _, path := range c.in.joins {
 		step := "join cgroup " + path
@@ -221,83 +192,6 @@ func (c *compiler) joinCgroups() {
 		// Its own rights do not reach there: it is given the file.
 		c.Call(step, p.Write, c.inherit(inherited{name: "tasks", path: path, write: true}), c.Str("0"), p.Int(1))
 	}
-}
-
-func (c *compiler) joinNamespaces() error {
-	var joinedPID, joinedUser bool
-	for _, f := range namespaceFlags {
-		for _, n := range c.spec.Linux.Namespaces {
-			if n.Type != f.kind || n.Path == "" {
-				continue
-			}
-			if n.Type != specs.MountNamespace {
-				c.join(n, uint64(f.flag), f.name)
-			}
-			joinedPID = joinedPID || n.Type == specs.PIDNamespace
-			joinedUser = joinedUser || n.Type == specs.UserNamespace
-		}
-	}
-	for _, n := range c.spec.Linux.Namespaces {
-		if n.Type == specs.CgroupNamespace && n.Path == "" {
-			c.Call("new cgroup namespace", p.Unshare, p.Flag(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
-		}
-	}
-	if joinedUser {
-		c.becomeRoot()
-	}
-	if joinedPID {
-		c.hide()
-		c.fork()
-	}
-	return nil
-}
-
-func (c *compiler) join(n specs.LinuxNamespace, flag uint64, name string) {
-	fd := c.inherit(inherited{name: string(n.Type) + " namespace", path: n.Path})
-	c.Call(fmt.Sprintf("join %s namespace %s", n.Type, n.Path), p.Setns, fd, p.Flag(flag, name))
-}
-
-// joinMounts joins a mount namespace, after the last use of the host's /proc:
-// what is at that path there is somebody else's to say (CVE-2025-52881).
-func (c *compiler) joinMounts() {
-	for _, n := range c.spec.Linux.Namespaces {
-		if n.Type == specs.MountNamespace && n.Path != "" {
-			c.join(n, unix.CLONE_NEWNS, "CLONE_NEWNS")
-		}
-	}
-}
-
-// becomeRoot takes on the ids of a joined user namespace's root.
-func (c *compiler) becomeRoot() {
-	c.Call("become root", p.Setgroups, p.Int(0), p.Null).Tolerate(unix.EPERM)
-	c.Call("become root", p.Setresgid, p.Int(0), p.Int(0), p.Int(0))
-	c.Call("become root", p.Setresuid, p.Int(0), p.Int(0), p.Int(0))
-}
-
-// session makes the process the leader of a session without a terminal, with
-// a keyring of its own. It comes after the last clone.
-func (c *compiler) session() {
-	c.Call("new session", p.Setsid)
-	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
-		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
-}
-
-// hide keeps processes of a joined namespace from looking into this one
-// (/proc/PID/fd, ptrace) before it is confined; execve ends it.
-func (c *compiler) hide() {
-	c.Call("hide from neighbours", p.Prctl, p.Flag(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), p.Int(0))
-}
-
-// fork goes on in a child, the first process that is in the joined pid
-// namespace. It is a child of our parent, who reads its pid from the slot.
-func (c *compiler) fork() {
-	child := c.NewLabel()
-	c.plan.joinPID = true
-	c.plan.pidSlot = c.Slot("pid")
-	c.Call("enter pid namespace", p.Clone, p.Flag(unix.CLONE_PARENT|uint64(unix.SIGCHLD), "CLONE_PARENT|SIGCHLD"),
-		p.Int(0), p.Int(0), p.Int(0), p.Int(0)).ThenIfZero(child).Store(c.plan.pidSlot)
-	c.Call("enter pid namespace", p.ExitGroup, p.Int(0))
-	c.Mark(child)
 }
 
 // names sets what the uts namespace holds.
@@ -313,7 +207,7 @@ func (c *compiler) names() {
 // sysctls writes the container's kernel parameters; or, where hooks may yet make
 // what they are about (network interfaces), later does.
 func (c *compiler) sysctls() (later func()) {
-	if hasCreateHooks(c.spec.Hooks) {
+	if c.pauses() {
 		return c.setSysctls
 	}
 	c.setSysctls()

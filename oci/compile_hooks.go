@@ -16,13 +16,24 @@ const msgPause = "p"
 // container is there and the host's root is still the process's own. Without
 // such work it costs nothing.
 func (c *compiler) pause() {
-	if !hasCreateHooks(c.spec.Hooks) {
-		return
+	c.plan.netDevices = c.spec.Linux.NetDevices
+	if c.pauses() {
+		c.askParent("wait for the hooks", msgPause)
 	}
-	const step = "wait for the hooks"
+}
+
+func (c *compiler) pauses() bool {
+	return hasCreateHooks(c.spec.Hooks) || len(c.spec.Linux.NetDevices) > 0
+}
+
+// askParent sends a message to the parent and waits for the byte that answers
+// it. A parent that ended instead has closed the socket.
+func (c *compiler) askParent(step, msg string) {
 	sync := p.Fd(fdSync, "<sync>")
-	c.orphaned = c.NewLabel()
-	c.Call(step, p.Write, sync, c.Str(msgPause), p.Int(1))
+	if c.orphaned == 0 {
+		c.orphaned = c.NewLabel()
+	}
+	c.Call(step, p.Write, sync, c.Str(msg), p.Int(1))
 	c.Call(step, p.Read, sync, c.Data(make([]byte, 8), "answer"), p.Int(1)).ThenIfZero(c.orphaned)
 }
 

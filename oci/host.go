@@ -18,7 +18,9 @@ type hostLimits struct {
 	lastCap     caps.Cap // the highest the kernel has
 	sysResource bool     // CAP_SYS_RESOURCE: it may raise limits
 	sysAdmin    bool     // CAP_SYS_ADMIN: it may mount, on the host
-	setgroups   bool     // it may leave setgroups allowed in a new user namespace
+	setgroups   bool     // CAP_SETGID: it may map any group, and leave setgroups allowed in a new user namespace
+	setuid      bool     // CAP_SETUID: it may map any user
+	uid, gid    uint32   // its own
 	oomScoreAdj int      // its own
 	ignored     []int    // signals it ignores
 	hard        func(resource int) uint64
@@ -48,6 +50,8 @@ func thisHost(oom bool) (hostLimits, error) {
 	h.sysResource = held.Effective.Has(unix.CAP_SYS_RESOURCE)
 	h.sysAdmin = held.Effective.Has(unix.CAP_SYS_ADMIN)
 	h.setgroups = held.Effective.Has(unix.CAP_SETGID)
+	h.setuid = held.Effective.Has(unix.CAP_SETUID)
+	h.uid, h.gid = uint32(os.Geteuid()), uint32(os.Getegid())
 	if !oom {
 		return h, nil
 	}
@@ -60,7 +64,7 @@ func thisHost(oom bool) (hostLimits, error) {
 
 // anyHost allows everything: for plans that are only looked at.
 func anyHost() hostLimits {
-	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, sysAdmin: true, setgroups: true}
+	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, sysAdmin: true, setgroups: true, setuid: true}
 }
 
 func (h *hostLimits) has(probe func() bool) bool { return probe == nil || probe() }

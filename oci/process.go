@@ -179,7 +179,10 @@ func (pr *Process) setUp(sync *os.File, hooks *launchHooks) error {
 		if err := pr.becomeClone(); err != nil {
 			return err
 		}
-		return errors.Join(made(pr), hooks.midway(pr))
+		if err := errors.Join(made(pr), pr.moveDevices()); err != nil || hooks.midway == nil {
+			return err
+		}
+		return hooks.midway(pr)
 	})
 	if ferr != nil {
 		pr.abandon()
@@ -291,11 +294,12 @@ func (pr *Process) follow(sync *os.File, midway func() error) (ready bool, err e
 		}
 		switch string(buf[:n]) {
 		case msgPause:
-			if err := midway(); err != nil {
+			if err := answer(sync, midway()); err != nil {
 				return false, err
 			}
-			if _, err := sync.Write([]byte("g")); err != nil {
-				return false, fmt.Errorf("continue program: %w", err)
+		case msgMapIDs:
+			if err := answer(sync, pr.plan.mapIDs(pr.Pid)); err != nil {
+				return false, err
 			}
 		case msgReady:
 			ready = true
@@ -307,6 +311,17 @@ func (pr *Process) follow(sync *os.File, midway func() error) (ready bool, err e
 			}
 		}
 	}
+}
+
+// answer lets the process go on, unless what it asked for failed.
+func answer(sync *os.File, err error) error {
+	if err != nil {
+		return err
+	}
+	if _, err := sync.Write([]byte("g")); err != nil {
+		return fmt.Errorf("continue program: %w", err)
+	}
+	return nil
 }
 
 // takeMaster keeps the terminal's master that came with a message.

@@ -161,7 +161,6 @@ func makesNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
 func checkNamespaces(s *specs.Spec) error {
 	seen := map[specs.LinuxNamespaceType]bool{}
 	newUser := false
-	joined := ""
 	for _, n := range s.Linux.Namespaces {
 		known := false
 		for _, f := range namespaceFlags {
@@ -174,8 +173,6 @@ func checkNamespaces(s *specs.Spec) error {
 			return invalid("linux.namespaces: %s twice", n.Type)
 		case n.Path != "" && !path.IsAbs(n.Path):
 			return invalid("linux.namespaces: %s: path %q: must be absolute", n.Type, n.Path)
-		case n.Path != "" && n.Type != specs.UserNamespace:
-			joined = string(n.Type)
 		}
 		seen[n.Type] = true
 		newUser = newUser || n.Type == specs.UserNamespace && n.Path == ""
@@ -183,12 +180,36 @@ func checkNamespaces(s *specs.Spec) error {
 	switch {
 	case newUser && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0):
 		return invalid("linux.uidMappings, gidMappings: a new user namespace needs both")
-	case newUser && joined != "":
-		return unsupported("linux.namespaces: a new user namespace together with a joined " + joined + " namespace")
-	case !newUser && len(s.Linux.UIDMappings)+len(s.Linux.GIDMappings) > 0:
-		return invalid("linux.uidMappings, gidMappings: they need a new user namespace")
+	case newUser && joinsNamespace(s.Linux, specs.MountNamespace):
+		return unsupported("linux.namespaces: a new user namespace together with a joined mount namespace")
+	case !seen[specs.UserNamespace] && len(s.Linux.UIDMappings)+len(s.Linux.GIDMappings) > 0:
+		return invalid("linux.uidMappings, gidMappings: they need a user namespace")
+	}
+	if err := checkTimeOffsets(s.Linux); err != nil {
+		return err
+	}
+	if err := checkNetDevices(s.Linux); err != nil {
+		return err
 	}
 	return checkSysctls(s)
+}
+
+func joinsNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
+	return hasNamespace(l, kind) && !makesNamespace(l, kind)
+}
+
+func checkTimeOffsets(l *specs.Linux) error {
+	for clock, o := range l.TimeOffsets {
+		switch {
+		case clock != "monotonic" && clock != "boottime":
+			return invalid("linux.timeOffsets: unknown clock %q", clock)
+		case o.Nanosecs >= 1e9:
+			return invalid("linux.timeOffsets: %s: %d nanoseconds are more than a second", clock, o.Nanosecs)
+		case !makesNamespace(l, specs.TimeNamespace):
+			return invalid("linux.timeOffsets: needs a new time namespace")
+		}
+	}
+	return nil
 }
 
 // checkSysctls lets only kernel parameters through that belong to a namespace
@@ -236,8 +257,6 @@ func checkUnsupported(s *specs.Spec) error {
 	}{
 		{s.VM != nil, "vm"}, {s.Windows != nil, "windows"}, {s.Solaris != nil, "solaris"}, {s.ZOS != nil, "zos"},
 		{l.IntelRdt != nil, "linux.intelRdt"},
-		{len(l.TimeOffsets) > 0, "linux.timeOffsets"},
-		{len(l.NetDevices) > 0, "linux.netDevices"},
 	} {
 		if f.set {
 			return unsupported(f.name)
