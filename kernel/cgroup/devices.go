@@ -1,9 +1,7 @@
 package cgroup
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -20,6 +18,7 @@ import (
 type deviceSet struct {
 	allow      bool // the default
 	exceptions map[device]access
+	order      []device // the exceptions', by their first rule
 }
 
 // device is a device or, with wildcards, several.
@@ -48,13 +47,34 @@ func compileDevices(res *specs.LinuxResources) (*deviceSet, error) {
 	if res == nil || len(res.Devices) == 0 {
 		return nil, nil
 	}
-	set := &deviceSet{exceptions: make(map[device]access)}
+	set := newDeviceSet(false)
 	for i := range res.Devices {
 		if err := set.add(&res.Devices[i]); err != nil {
 			return nil, fmt.Errorf("devices[%d]: %w", i, err)
 		}
 	}
 	return set, nil
+}
+
+func newDeviceSet(allow bool) *deviceSet {
+	return &deviceSet{allow: allow, exceptions: make(map[device]access)}
+}
+
+// except adds an exception.
+func (s *deviceSet) except(d device, how access) {
+	if _, known := s.exceptions[d]; !known {
+		s.order = append(s.order, d)
+	}
+	s.exceptions[d] |= how
+}
+
+// take takes a part of an exception back.
+func (s *deviceSet) take(d device, how access) {
+	if s.exceptions[d] &^= how; s.exceptions[d] != 0 {
+		return
+	}
+	delete(s.exceptions, d)
+	s.order = slices.DeleteFunc(s.order, func(o device) bool { return o == d })
 }
 
 // add applies one rule.
@@ -78,7 +98,7 @@ func (s *deviceSet) add(r *specs.LinuxDeviceCgroup) error {
 		return err
 	}
 	if len(kinds) == 2 && d.major == wildcard && d.minor == wildcard && how == mayAnyhow {
-		*s = deviceSet{allow: r.Allow, exceptions: make(map[device]access)}
+		*s = *newDeviceSet(r.Allow)
 		return nil
 	}
 	for _, d.kind = range kinds {
@@ -132,7 +152,7 @@ func parseAccess(s string, mayBeEmpty bool) (access, error) {
 // lest a device be thought shut which is open.
 func (s *deviceSet) change(d device, how access, allow bool) error {
 	if allow != s.allow {
-		s.exceptions[d] |= how
+		s.except(d, how)
 		return nil
 	}
 	for other, covered := range s.exceptions {
@@ -142,11 +162,9 @@ func (s *deviceSet) change(d device, how access, allow bool) error {
 				d, how, other, covered, errdefs.ErrUnsupported)
 		}
 	}
-	for other := range s.exceptions {
+	for _, other := range slices.Clone(s.order) {
 		if d.covers(other) {
-			if s.exceptions[other] &^= how; s.exceptions[other] == 0 {
-				delete(s.exceptions, other)
-			}
+			s.take(other, how)
 		}
 	}
 	return nil
@@ -183,13 +201,6 @@ func (a access) String() string {
 		}
 	}
 	return b.String()
-}
-
-// sorted returns the exceptions' devices in a fixed order.
-func (s *deviceSet) sorted() []device {
-	return slices.SortedFunc(maps.Keys(s.exceptions), func(a, b device) int {
-		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.major, b.major), cmp.Compare(a.minor, b.minor))
-	})
 }
 
 // setDevices applies the set to a group that nobody is in yet.
@@ -247,14 +258,15 @@ func devicesFile(allow bool) string {
 }
 
 // writeDevicesV1 writes to the file a line for each exception of the set, with
-// the access that pick says, if any. One opened file takes them all.
+// the access that pick says, if any; in the order of the rules, which is how the
+// kernel lists them. One opened file takes them all.
 func (b *branch) writeDevicesV1(file string, s *deviceSet, pick func(device) access) error {
 	fd, err := b.open(file, unix.O_WRONLY)
 	if err != nil {
 		return classify(b.fail("open", file, err))
 	}
 	defer unix.Close(fd)
-	for _, d := range s.sorted() {
+	for _, d := range s.order {
 		how := pick(d)
 		if how == 0 {
 			continue
@@ -293,14 +305,14 @@ func (b *branch) replaceDevicesV1(s *deviceSet) error {
 // parseDevicesList reads devices.list: "a *:* rwm" alone when everything is
 // allowed by default, else the allowed devices.
 func parseDevicesList(s string) (*deviceSet, error) {
-	set := &deviceSet{exceptions: make(map[device]access)}
+	set := newDeviceSet(false)
 	for line := range strings.Lines(s) {
 		f := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == ':' || r == '\n' })
 		if len(f) != 4 || len(f[0]) != 1 {
 			return nil, fmt.Errorf("parse devices.list: malformed line %q", line)
 		}
 		if f[0] == "a" {
-			return &deviceSet{allow: true}, nil
+			return newDeviceSet(true), nil
 		}
 		how, err := parseAccess(f[3], false)
 		if err != nil {
@@ -315,7 +327,7 @@ func parseDevicesList(s string) (*deviceSet, error) {
 				return nil, fmt.Errorf("parse devices.list: %w", err)
 			}
 		}
-		set.exceptions[d] |= how
+		set.except(d, how)
 	}
 	return set, nil
 }

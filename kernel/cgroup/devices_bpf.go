@@ -53,7 +53,7 @@ func (s *deviceSet) bpf() []instruction {
 		{code: opLoadWord, dst: regMajor, src: regContext, off: 4},
 		{code: opLoadWord, dst: regMinor, src: regContext, off: 8},
 	}
-	for _, d := range s.sorted() {
+	for _, d := range s.order {
 		p = append(p, s.exceptionBPF(d)...)
 	}
 	return append(p, answer(s.allow)...)

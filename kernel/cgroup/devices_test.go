@@ -146,9 +146,20 @@ func TestDeviceRulesRefused(t *testing.T) {
 	}
 }
 
+// TestDeviceOrder: the kernel is given the exceptions in the order of the rules.
+func TestDeviceOrder(t *testing.T) {
+	set, err := compileDevices(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+		dev("c", 10, 229, "rwm", true), dev("b", 8, 20, "rw", true), dev("c", 1, 3, "r", true),
+		dev("c", 10, 229, "r", true), dev("b", 8, 20, "rw", false), dev("b", 10, 200, "r", true), dev("b", 8, 20, "r", true),
+	}})
+	if want := "[c 10:229 c 1:3 b 10:200 b 8:20]"; err != nil || fmt.Sprint(set.order) != want {
+		t.Errorf("order %v, want %s: %v", set.order, want, err)
+	}
+}
+
 func TestParseDevicesList(t *testing.T) {
 	set, err := parseDevicesList("c 1:3 rwm\nb *:* m\nc 136:* rw\n")
-	if err != nil || set.allow || fmt.Sprint(set.sorted()) != "[b *:* c 1:3 c 136:*]" || set.exceptions[device{'c', 136, wildcard}] != mayRead|mayWrite {
+	if err != nil || set.allow || fmt.Sprint(set.order) != "[c 1:3 b *:* c 136:*]" || set.exceptions[device{'c', 136, wildcard}] != mayRead|mayWrite {
 		t.Errorf("%v, %v", set, err)
 	}
 	if set, err := parseDevicesList("a *:* rwm\n"); err != nil || !set.allow {

@@ -1,7 +1,7 @@
 //go:build conformance
 
 // Package conformance runs the public suite of the OCI runtime specification
-// against berth-oci.
+// against berth-oci: on this host, and on a kernel with pure cgroup v2.
 package conformance
 
 import (
@@ -13,30 +13,60 @@ import (
 	"testing"
 )
 
-// TestRuntimeTools runs opencontainers/runtime-tools. expected.txt names the
-// programs that fail with runc and crun too on such hosts, or that need a part
-// of the specification berth-oci refuses, each with its reason; a program that
-// fails and is not there fails this test, and so does one that is there and
-// passes with every assertion.
+// TestRuntimeTools runs opencontainers/runtime-tools. The file expected.txt
+// names the programs that fail with runc and crun too on such hosts, each with
+// its reason; a program that fails and is not there fails this test, and so
+// does one that is there and passes with every assertion. expected-v2.txt is
+// the same for the virtual machine.
 func TestRuntimeTools(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	dir, out := t.TempDir(), t.TempDir()
+	dir := prepare(t)
+	t.Run("host", func(t *testing.T) {
+		out := filepath.Join(dir, "host")
+		// Its exit status only says that something failed: the table tells more.
+		msg, _ := exec.Command("./run-oci-validation.sh", filepath.Join(dir, "berth-oci"), dir, out).CombinedOutput()
+		compare(t, out, "expected.txt", msg)
+	})
+	t.Run("cgroup v2", func(t *testing.T) {
+		vmrun, err := filepath.Abs("../vm/vmrun")
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, _ := exec.Command(vmrun, "--timeout", "900", "--dir", dir, "--", "bash", "./in-vm.sh", "./berth-oci", ".").CombinedOutput()
+		compare(t, filepath.Join(dir, "v2"), "expected-v2.txt", msg)
+	})
+}
+
+// prepare builds the suite and berth-oci into a directory.
+func prepare(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "berth-conformance")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	// Root of a user namespace is nobody on the way to the bundles.
-	if err := os.Chmod(filepath.Dir(out), 0o755); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range [][]string{
 		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "berth-oci"), "../../cmd/berth-oci"},
 		{"bash", "prepare-oci-validation.sh", dir},
+		{"cp", "run-oci-validation.sh", "in-vm.sh", dir},
 	} {
 		if msg, err := exec.Command(step[0], step[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", step, err, msg)
 		}
 	}
-	// Its exit status only says that something failed: the table tells more.
-	msg, _ := exec.Command("./run-oci-validation.sh", filepath.Join(dir, "berth-oci"), dir, out).CombinedOutput()
+	return dir
+}
+
+// compare holds the results in a directory to what is expected. msg is what
+// the suite printed.
+func compare(t *testing.T, out, expected string, msg []byte) {
+	t.Helper()
 	f, err := os.Open(filepath.Join(out, "summary.tsv"))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, msg)
@@ -48,7 +78,7 @@ func TestRuntimeTools(t *testing.T) {
 	if err != nil || len(rows) < 50 {
 		t.Fatalf("only %d programs ran: %v\n%s", len(rows), err, msg)
 	}
-	reasons := expected(t)
+	reasons := readExpected(t, expected)
 	for _, row := range rows {
 		name, verdict := row[0], row[1]
 		t.Run(name, func(t *testing.T) {
@@ -61,14 +91,15 @@ func TestRuntimeTools(t *testing.T) {
 			case verdict == "FAIL":
 				t.Logf("fails as expected: %s", reason)
 			case verdict == "PASS" && mayFail:
-				t.Errorf("passes, but expected.txt says: %s", reason)
+				t.Errorf("passes, but %s says: %s", expected, reason)
 			}
 		})
 	}
 }
 
-func expected(t *testing.T) map[string]string {
-	b, err := os.ReadFile("expected.txt")
+func readExpected(t *testing.T, file string) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
