@@ -68,6 +68,8 @@ type compileInput struct {
 	rootfs *os.File
 	// joins are the cgroup files the process writes itself into (v1).
 	joins []string
+	// tasks are the files of resctrl it writes itself into; nil: not asked for.
+	tasks []string
 	// cgroups is what a mount of type cgroup shows.
 	cgroups []cgroupMount
 	// extra become descriptors 3 and up of the command.
@@ -184,14 +186,21 @@ func (c *compiler) inherit(f inherited) p.Arg {
 
 func (c *compiler) joinCgroups() {
 	for _, path := range c.in.joins {
-		step := "join cgroup " + path
-		if !c.newUser {
-			c.writeFile(step, path, "0")
-			continue
-		}
-		// Its own rights do not reach there: it is given the file.
-		c.Call(step, p.Write, c.inherit(inherited{name: "tasks", path: path, write: true}), c.Str("0"), p.Int(1))
+		c.joinGroup("join cgroup "+path, path)
 	}
+	for _, path := range c.in.tasks {
+		c.joinGroup("join class of service "+path, path)
+	}
+}
+
+// joinGroup makes the process a member of the group whose file path is.
+func (c *compiler) joinGroup(step, path string) {
+	if !c.newUser {
+		c.writeFile(step, path, "0")
+		return
+	}
+	// Its own rights do not reach there: it is given the file.
+	c.Call(step, p.Write, c.inherit(inherited{name: "tasks", path: path, write: true}), c.Str("0"), p.Int(1))
 }
 
 // names sets what the uts namespace holds.

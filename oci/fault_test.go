@@ -99,7 +99,6 @@ func TestMissingThingsHaveClearErrors(t *testing.T) {
 
 func TestUnsupportedFieldsAreNamed(t *testing.T) {
 	for field, set := range map[string]func(*specs.Spec){
-		"linux.intelRdt":      func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
 		"process.commandLine": func(s *specs.Spec) { s.Process.CommandLine = "dir" },
 		"linux.personality.flags": func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux, Flags: []specs.LinuxPersonalityFlag{"x"}}

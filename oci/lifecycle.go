@@ -13,6 +13,7 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	p "github.com/berth-containers/berth/kernel/program"
+	"github.com/berth-containers/berth/kernel/resctrl"
 )
 
 const (
@@ -64,13 +65,18 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if manager != nil {
 		defer manager.Close()
 	}
+	if rdt := spec.Linux.IntelRdt; rdt != nil {
+		if err := c.makeResctrl(rdt); err != nil {
+			return nil, err
+		}
+	}
 	c.group, c.Cgroup = g, g.State()
 	// Recorded before there is a process: whoever finds the record can clean up.
 	if err := c.save(); err != nil {
 		return nil, err
 	}
 	o.Trace.Mark("plan the cgroup and write the record")
-	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g, Trace: o.Trace}
+	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g, Resctrl: c.Resctrl, Trace: o.Trace}
 	var wait *inherited
 	var image *os.File
 	if o.Wait || spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
@@ -104,6 +110,22 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	return c.launchHooked(r, spec, hooks, func(hooks launchHooks) (*Process, error) {
 		return r.launch(plan, o.Stdio, image, hooks)
 	})
+}
+
+// makeResctrl makes the container's class of service and monitoring group.
+func (c *Container) makeResctrl(rdt *specs.LinuxIntelRdt) error {
+	plan, err := resctrl.New(rdt, c.ID)
+	if err != nil {
+		return invalid("linux.intelRdt.%v", err)
+	}
+	root, err := resctrl.Root()
+	if err == nil {
+		c.Resctrl, err = plan.Make(root)
+	}
+	if err != nil {
+		return fmt.Errorf("config.json: linux.intelRdt: %w", err)
+	}
+	return nil
 }
 
 // adopt records the process.
@@ -331,6 +353,12 @@ func (c *Container) remove() error {
 			return fmt.Errorf("delete container %s: %w", c.ID, err)
 		}
 	}
+	if c.Resctrl != nil {
+		if err := c.Resctrl.Remove(); err != nil {
+			c.Close()
+			return fmt.Errorf("delete container %s: %w", c.ID, err)
+		}
+	}
 	return c.Remove()
 }
 
@@ -421,7 +449,7 @@ func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o 
 	}
 	return r.Exec(&ExecRequest{
 		ID: c.ID, Bundle: c.Bundle,
-		InitPid: c.Pid, InitPidfd: pidfd, Spec: spec, Process: process, Cgroup: g, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles,
+		InitPid: c.Pid, InitPidfd: pidfd, Spec: spec, Process: process, Cgroup: g, Resctrl: c.Resctrl, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles,
 	})
 }
 

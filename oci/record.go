@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/kernel/cgroup"
+	"github.com/berth-containers/berth/kernel/resctrl"
 	"github.com/berth-containers/berth/kernel/systemd"
 )
 
@@ -26,6 +27,8 @@ type record struct {
 	Hooks bool `json:"hooks,omitempty"`
 	// Creating: hooks of its creation run.
 	Creating bool `json:"creating,omitempty"`
+	// Resctrl is what was made for linux.intelRdt.
+	Resctrl *resctrl.Group `json:"resctrl,omitempty"`
 }
 
 // appendTo appends the record as JSON, as encoding/json would.
@@ -56,6 +59,10 @@ func (rec *record) appendTo(b []byte) []byte {
 	}
 	if rec.Creating {
 		b = append(b, `,"creating":true`...)
+	}
+	if rec.Resctrl != nil {
+		group, _ := json.Marshal(rec.Resctrl) // strings and a flag cannot fail
+		b = append(append(b, `,"resctrl":`...), group...)
 	}
 	return append(b, '}')
 }
@@ -114,6 +121,11 @@ func (r *recordReader) record() (rec record) {
 		case "scope":
 			rec.Scope = r.scope()
 			return 1 << 8
+		case "resctrl":
+			if json.Unmarshal(r.raw(), &rec.Resctrl) != nil {
+				r.giveUp()
+			}
+			return 1 << 9
 		}
 		return 0
 	})

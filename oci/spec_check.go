@@ -8,6 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/resctrl"
 )
 
 // check refuses what the compiler cannot build: first what contradicts the
@@ -59,6 +60,11 @@ func checkRoot(s *specs.Spec) error {
 	}
 	if sc := s.Linux.Seccomp; sc != nil && sc.ListenerPath == "" && sc.ListenerMetadata != "" {
 		return invalid("linux.seccomp.listenerMetadata: needs listenerPath")
+	}
+	if rdt := s.Linux.IntelRdt; rdt != nil {
+		if _, err := resctrl.New(rdt, "id"); err != nil {
+			return invalid("linux.intelRdt.%v", err)
+		}
 	}
 	return checkLinuxPaths(s.Linux)
 }
@@ -250,13 +256,11 @@ func isIPCSysctl(name string) bool {
 
 // checkUnsupported names what the specification has and this compiler has not.
 func checkUnsupported(s *specs.Spec) error {
-	l := s.Linux
 	for _, f := range []struct {
 		set  bool
 		name string
 	}{
 		{s.VM != nil, "vm"}, {s.Windows != nil, "windows"}, {s.Solaris != nil, "solaris"}, {s.ZOS != nil, "zos"},
-		{l.IntelRdt != nil, "linux.intelRdt"},
 	} {
 		if f.set {
 			return unsupported(f.name)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
+	"github.com/berth-containers/berth/kernel/resctrl"
 )
 
 // StartRequest describes a container to be created and started in one act.
@@ -29,6 +30,8 @@ type StartRequest struct {
 	// Cgroup is where the container's processes live; nil leaves them in the
 	// caller's cgroup. Its limits are set already, or Prepare sees to that.
 	Cgroup *cgroup.Group
+	// Resctrl is the container's group there; nil: Spec.Linux.IntelRdt is refused.
+	Resctrl *resctrl.Group
 	// Prepare runs while the process is being made, before it enters its cgroup.
 	// With an error nothing of the process is left. Nil means nothing to do. (On
 	// a host that clones processes into cgroups the cgroup must exist before.)
@@ -66,6 +69,9 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 		return nil, err
 	}
 	in.useCgroup(req.Cgroup)
+	if err := in.useResctrl(req.Resctrl); err != nil {
+		return nil, err
+	}
 	plan, err := compile(in)
 	if err != nil {
 		return nil, err
@@ -98,6 +104,7 @@ type ExecRequest struct {
 	// Process is what to run.
 	Process    *specs.Process
 	Cgroup     *cgroup.Group
+	Resctrl    *resctrl.Group
 	Stdio      Stdio
 	ExtraFiles []*os.File
 }
@@ -110,6 +117,9 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 	}
 	in := &compileInput{spec: req.Spec, extra: req.ExtraFiles, host: host, hostNull: req.Stdio.hostNull()}
 	in.useCgroup(req.Cgroup)
+	if err := in.useResctrl(req.Resctrl); err != nil {
+		return nil, err
+	}
 	plan, err := compileExec(in, req.Process, inherited{name: "init", file: req.InitPidfd}, req.InitPid)
 	if err != nil {
 		return nil, err
@@ -129,6 +139,17 @@ func (in *compileInput) useCgroup(g *cgroup.Group) {
 	for _, m := range g.Mounts() {
 		in.cgroups = append(in.cgroups, cgroupMount{Name: m.Name, Source: m.Source, Links: m.Links})
 	}
+}
+
+// useResctrl lists the files by which a process joins its class of service.
+func (in *compileInput) useResctrl(g *resctrl.Group) error {
+	switch asked := in.spec.Linux != nil && in.spec.Linux.IntelRdt != nil; {
+	case g != nil:
+		in.tasks = g.Tasks()
+	case asked: // whoever starts it does not keep what would have to be removed
+		return unsupported("linux.intelRdt")
+	}
+	return nil
 }
 
 // cloneInto makes the process be born in the group, where the kernel can

@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
+	"github.com/berth-containers/berth/kernel/resctrl"
 )
 
 // Update changes the limits of a container that has not ended: what change
@@ -48,6 +49,22 @@ func (c *Container) Update(change *specs.LinuxResources) (warnings []string, err
 		return nil, fmt.Errorf("update container %s: write record: %w", c.ID, err)
 	}
 	return cgroup.Ignored(change), nil
+}
+
+// UpdateResctrl changes the shares of the container's class of service; "" leaves
+// one as it is.
+func (c *Container) UpdateResctrl(l3, bandwidth string) error {
+	if c.Resctrl == nil {
+		return fmt.Errorf("update container %s: its shares of caches and bandwidth: %w: needs a container with linux.intelRdt", c.ID, errdefs.ErrUnsupported)
+	}
+	plan, err := resctrl.New(&specs.LinuxIntelRdt{L3CacheSchema: l3, MemBwSchema: bandwidth}, c.ID)
+	if err != nil {
+		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("update container %s: %w", c.ID, err))
+	}
+	if err := c.Resctrl.Write(plan.Schemata); err != nil {
+		return fmt.Errorf("update container %s: %w", c.ID, err)
+	}
+	return nil
 }
 
 // stagedConfig is a changed config.json that is not yet in force.

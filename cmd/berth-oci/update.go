@@ -71,10 +71,7 @@ func runUpdate(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		if err := readResources(*file, &res); err != nil {
 			return 1, err
 		}
-	} else if *l3 != "" || *bandwidth != "" {
-		return 1, errdefs.As(errdefs.ErrUnsupported,
-			fmt.Errorf("update: --l3-cache-schema, --mem-bw-schema: not supported: needs a container with linux.intelRdt"))
-	} else if given == 0 {
+	} else if given == 0 && *l3 == "" && *bandwidth == "" {
 		return 1, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("update: nothing to change"))
 	}
 	c, err := a.store().Open(id)
@@ -82,6 +79,12 @@ func runUpdate(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return 1, err
 	}
 	defer c.Close()
+	if *l3 != "" || *bandwidth != "" {
+		if given > 0 {
+			return 1, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("update: --l3-cache-schema, --mem-bw-schema: not together with other limits"))
+		}
+		return 0, c.UpdateResctrl(*l3, *bandwidth)
+	}
 	warnings, err := c.Update(&res)
 	a.log.warnings(warnings)
 	return 0, err
