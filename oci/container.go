@@ -305,16 +305,28 @@ func (c *Container) Pidfd() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
-// Group is the container's cgroup, open as long as the Container is.
+// Group is the container's cgroup, open as long as the Container is. One that
+// another made at its path, before the container's was made or after that had
+// vanished, is an ErrNotFound: its processes are not ours to touch.
 func (c *Container) Group() (*cgroup.Group, error) {
 	if c.group == nil {
-		g, err := cgroup.Restore(c.Cgroup)
+		restore := cgroup.Restore
+		if c.Owned || c.Pid == 0 {
+			restore = func(s cgroup.State) (*cgroup.Group, error) { return cgroup.RestoreOwned(s, c.ownerName()) }
+		}
+		g, err := restore(c.Cgroup)
 		if err != nil {
 			return nil, err
 		}
 		c.group = g
 	}
 	return c.group, nil
+}
+
+// ownerName is what the container's cgroup carries: no other has it, not even
+// one with the same id.
+func (c *Container) ownerName() string {
+	return c.ID + " " + c.Created.Format(time.RFC3339Nano)
 }
 
 // State is the container's state as the specification defines it.

@@ -70,6 +70,7 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 			return nil, err
 		}
 	}
+	g.SetOwner(c.ownerName())
 	c.group, c.Cgroup = g, g.State()
 	// Recorded before there is a process: whoever finds the record can clean up.
 	if err := c.save(); err != nil {
@@ -134,7 +135,7 @@ func (c *Container) adopt(pr *Process) error {
 	if err != nil {
 		return err
 	}
-	c.Pid, c.Started = pr.Pid, started
+	c.Pid, c.Started, c.Owned = pr.Pid, started, c.group.Owned()
 	return c.save()
 }
 
@@ -425,6 +426,9 @@ func withDefaultDevices(rules []specs.LinuxDeviceCgroup) []specs.LinuxDeviceCgro
 type ExecOptions struct {
 	Stdio      Stdio
 	ExtraFiles []*os.File
+	// Cgroup are places below the container's cgroup to start the process in: see
+	// [cgroup.Group.Sub]. None: the container's own.
+	Cgroup []string
 	// IgnorePaused starts the process in a paused container too; it then waits
 	// for the container to be resumed.
 	IgnorePaused bool
@@ -446,6 +450,12 @@ func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o 
 	g, err := c.Group()
 	if err != nil {
 		return nil, err
+	}
+	if len(o.Cgroup) > 0 {
+		if g, err = g.Sub(o.Cgroup); err != nil {
+			return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
+		}
+		defer g.Close()
 	}
 	return r.Exec(&ExecRequest{
 		ID: c.ID, Bundle: c.Bundle,

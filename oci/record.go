@@ -21,6 +21,9 @@ type record struct {
 	Started uint64       `json:"startTime"` // of the process, clock ticks since boot; tells a reused pid
 	Created time.Time    `json:"created"`
 	Cgroup  cgroup.State `json:"cgroup"`
+	// Owned: the cgroup carries the container's name, so that one which does not is
+	// another.
+	Owned bool `json:"owned,omitempty"`
 	// Scope is the cgroup's unit of systemd, nil without.
 	Scope *systemd.Scope `json:"scope,omitempty"`
 	// Hooks: the specification has some for what is still to come.
@@ -50,6 +53,9 @@ func (rec *record) appendTo(b []byte) []byte {
 		b = append(b, separator)
 	}
 	b = append(b, "}}"...)
+	if rec.Owned {
+		b = append(b, `,"owned":true`...)
+	}
 	if rec.Scope != nil {
 		scope, _ := json.Marshal(rec.Scope) // strings cannot fail
 		b = append(append(b, `,"scope":`...), scope...)
@@ -118,6 +124,9 @@ func (r *recordReader) record() (rec record) {
 		case "creating":
 			rec.Creating = r.boolean()
 			return 1 << 7
+		case "owned":
+			rec.Owned = r.boolean()
+			return 1 << 10
 		case "scope":
 			rec.Scope = r.scope()
 			return 1 << 8

@@ -1,11 +1,13 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
@@ -126,6 +128,23 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 	}
 	plan.cloneInto(req.Cgroup)
 	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: req.Bundle, Status: specs.StateRunning, Pid: req.InitPid})
+	pr, err := r.launch(plan, req.Stdio, nil, launchHooks{})
+	if errors.Is(err, unix.EBUSY) && plan.attr.UseCgroupFD {
+		return r.execBesideInit(plan, req, err)
+	}
+	return pr, err
+}
+
+// execBesideInit starts the process in the cgroup that the container's first
+// process is in: it has made cgroups of its own (as systemd does), and nobody can
+// enter the one above them (v2's no-internal-process rule).
+func (r *Runner) execBesideInit(plan *Plan, req *ExecRequest, why error) (*Process, error) {
+	dir, err := req.Cgroup.CloneFDOf(req.InitPid)
+	if err != nil {
+		return nil, why
+	}
+	defer dir.Close()
+	plan.attr.CgroupFD = int(dir.Fd())
 	return r.launch(plan, req.Stdio, nil, launchHooks{})
 }
 

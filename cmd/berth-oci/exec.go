@@ -18,6 +18,7 @@ type execFlags struct {
 	process, cwd, user  string
 	apparmor, label     string
 	env, gids, caps     list
+	cgroup              list
 	tty, detach         *bool
 	noNewPrivs, ignoreP bool
 }
@@ -42,6 +43,7 @@ func (e *execFlags) define(fs *flag.FlagSet) {
 	e.tty = boolFlag(fs, "tty", "t", false, "with a terminal")
 	e.detach = boolFlag(fs, "detach", "d", false, "do not wait for the process")
 	fs.BoolVar(&e.noNewPrivs, "no-new-privs", false, "set no_new_privs")
+	fs.Var(&e.cgroup, "cgroup", "start in a `cgroup` below the container's: PATH, on cgroup v1 CONTROLLER[,...]:PATH, several times")
 	fs.BoolVar(&e.ignoreP, "ignore-paused", false, "start in a paused container too")
 }
 
@@ -100,6 +102,7 @@ func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error)
 	return c.Exec(r, spec, process, oci.ExecOptions{
 		Stdio:        oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
 		ExtraFiles:   extra,
+		Cgroup:       e.cgroup,
 		IgnorePaused: e.ignoreP,
 	})
 }

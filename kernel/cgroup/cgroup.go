@@ -50,6 +50,8 @@ type Group struct {
 	path     string
 	mode     Mode
 	branches []branch
+	owner    string // to be written on it, see owner.go
+	owned    bool
 }
 
 // Plan says where the group of that path will be, without making it: enough to
@@ -117,6 +119,7 @@ func (g *Group) make(res *specs.LinuxResources, checkReused func(allFresh bool) 
 
 // setUp readies the group for its first process.
 func (g *Group) setUp(settings []setting, devices *deviceSet) error {
+	g.writeOwner()
 	if err := g.openHandle(); err != nil {
 		return err
 	}

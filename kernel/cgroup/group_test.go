@@ -56,6 +56,15 @@ func play(args []string) {
 			hoard = append(hoard, block)
 			fmt.Println(i + 1)
 		}
+	case "keep": // args[1] MiB of memory until the end of input
+		n, _ := strconv.Atoi(args[1])
+		block := make([]byte, n<<20)
+		for i := 0; i < len(block); i += 4096 {
+			block[i] = 1
+		}
+		hoard = append(hoard, block)
+		fmt.Println("ready")
+		io.Copy(io.Discard, os.Stdin)
 	case "burn": // CPU time, for args[1] ms
 		n, _ := strconv.Atoi(args[1])
 		fmt.Println("ready")
@@ -804,11 +813,8 @@ func TestStatsCount(t *testing.T) {
 
 func TestMoreStats(t *testing.T) {
 	g := newGroup(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](64 << 20), Swap: ptr[int64](96 << 20)}})
-	m := join(t, g, "hog", "16")
+	m := join(t, g, "keep", "16")
 	m.expect("ready")
-	for i := range 16 {
-		m.expect(strconv.Itoa(i + 1))
-	}
 	s, err := g.MoreStats()
 	if err != nil {
 		t.Fatal(err)
