@@ -69,11 +69,16 @@ func (c *compiler) replaceRoot(step string, mount p.Arg) {
 	c.attachAt(step)
 }
 
-func (c *compiler) bind(m *specs.Mount, o *mountOptions) error {
-	source := m.Source
-	if !filepath.IsAbs(source) {
-		source = filepath.Join(c.in.bundle, source)
+// bindSource is what is bound, on the host.
+func (c *compiler) bindSource(m *specs.Mount) string {
+	if filepath.IsAbs(m.Source) {
+		return m.Source
 	}
+	return filepath.Join(c.in.bundle, m.Source)
+}
+
+func (c *compiler) bind(m *specs.Mount, o *mountOptions) error {
+	source := c.bindSource(m)
 	if lost := meaningless(o.super); len(lost) > 0 { // mount(2) takes no filesystem options for these either
 		c.warn("mounts: %s: %s mean nothing for a bind mount", m.Destination, strings.Join(lost, ","))
 	}

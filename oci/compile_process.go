@@ -305,7 +305,7 @@ func (c *compiler) execute(pr *specs.Process) {
 		return
 	}
 	args := c.Strings(pr.Args, "args")
-	env := c.Strings(lastOfEach(pr.Env), "env")
+	env := c.Strings(c.withHome(lastOfEach(pr.Env), pr.User.UID), "env")
 	names := candidates(pr)
 	for _, name := range names[:len(names)-1] {
 		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-containers/berth/kernel/lsm"
 	p "github.com/berth-containers/berth/kernel/program"
 )
 
@@ -26,6 +27,13 @@ func TestEveryStepMayFail(t *testing.T) {
 		specs.Mount{Destination: "/etc/file", Source: "/etc/hostname", Options: []string{"bind"}})
 	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
 	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+	s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch}
+	s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 1}
+	s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolLocal}
+	s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux}
+	if lsm.Landlock() >= landlockABI {
+		s.Annotations = map[string]string{LandlockAnnotation: "strict"}
+	}
 	g := group(t, s)
 	r := runner(t)
 	before := hostMounts(t)

@@ -28,6 +28,7 @@ type hostLimits struct {
 	seLinux     func() bool
 	landlock    func() int // its version
 	list        func(dir *os.File, path string) (names []string, err error)
+	passwd      func(dir *os.File, root, rel string) []byte
 	stat        func(path string) (isDir bool, err error)
 	isProc      func(path string) bool // on a proc filesystem
 }
@@ -36,7 +37,7 @@ type hostLimits struct {
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
 	h := hostLimits{
-		stat: statDir, isProc: isProc, list: listDir, hard: ownHardLimit, ignored: ignoredSignals(),
+		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, hard: ownHardLimit, ignored: ignoredSignals(),
 		appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
 	}
 	held, err := caps.Held()
