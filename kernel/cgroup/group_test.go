@@ -100,6 +100,18 @@ func play(args []string) {
 		block, _ := unix.Mmap(-1, 0, n<<20, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
 		_, err = f.Write(block)
 		fmt.Println(err, f.Close())
+	case "affinity":
+		status, _ := os.ReadFile("/proc/self/status")
+		_, rest, _ := strings.Cut(string(status), "Cpus_allowed_list:")
+		rest, _, _ = strings.Cut(rest, "\n")
+		fmt.Println(strings.TrimSpace(rest))
+	case "huge": // maps args[1] pages of 2 MiB
+		n, _ := strconv.Atoi(args[1])
+		b, err := unix.Mmap(-1, 0, n<<21, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_HUGETLB)
+		for i := 0; i < len(b); i += 1 << 21 {
+			b[i] = 1
+		}
+		fmt.Println(err)
 	case "chain":
 		fmt.Println("ready")
 		runChain()
@@ -736,7 +748,7 @@ func TestSetTakesBack(t *testing.T) {
 		res := refused
 		res.Memory = &specs.LinuxMemory{Limit: ptr[int64](16 * mib), Swap: ptr[int64](16 * mib), Reservation: ptr[int64](8 * mib)}
 		if res.CPU == nil {
-			res.CPU = &specs.LinuxCPU{Shares: ptr[uint64](2048), Quota: ptr[int64](20000), Period: ptr[uint64](200000)}
+			res.CPU = &specs.LinuxCPU{Shares: ptr[uint64](2048), Quota: ptr[int64](20000), Period: ptr[uint64](200000), Cpus: "0", Mems: "0"}
 		}
 		res.Pids = &specs.LinuxPids{Limit: ptr[int64](5)}
 		if err := g.Set(&res); !errors.Is(err, errdefs.ErrInvalid) {
@@ -1000,6 +1012,42 @@ func TestInternalProcesses(t *testing.T) {
 }
 
 // TestThreadedParent: nobody can live below a threaded cgroup.
+// TestThreadedChild: a container may spread the threads of a process over threaded
+// cgroups of its own. They are found, killed and removed with the rest.
+func TestThreadedChild(t *testing.T) {
+	g := newGroup(t, nil)
+	b := g.unified()
+	if b == nil || g.mode != Unified {
+		t.Skip("threaded cgroups need cgroup v2")
+	}
+	m := join(t, g, "echo")
+	m.expect("ready")
+	sub := b.dir + "/threads"
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range [][2]string{{"/cgroup.type", "threaded"}, {"/cgroup.threads", strconv.Itoa(m.pid)}} {
+		if err := os.WriteFile(sub+f[0], []byte(f[1]), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pids, err := g.Procs(); err != nil || !slices.Equal(pids, []int{m.pid}) {
+		t.Errorf("Procs: %v, %v; want [%d]", pids, err, m.pid)
+	}
+	if err := errors.Join(g.Freeze(), g.Thaw()); err != nil {
+		t.Error(err)
+	}
+	if _, err := g.Stats(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Kill(unix.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if ws := m.wait(); ws.Signal() != unix.SIGTERM {
+		t.Errorf("ended with %v, want SIGTERM", ws)
+	}
+}
+
 func TestThreadedParent(t *testing.T) {
 	needUnified(t)
 	g := newGroup(t, nil)

@@ -1,12 +1,11 @@
 package cgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // rollback remembers what control files held, so that a change of several
@@ -66,10 +65,7 @@ func (r *rollback) run() error {
 		errs = nil
 		var again []old
 		for _, o := range left {
-			err := o.b.write(o.file, o.value)
-			if errors.Is(err, unix.EINVAL) && o.value == "" { // not to be had from some: it was never set
-				err = o.b.write(o.file, "\n")
-			}
+			err := o.b.write(o.file, cmp.Or(o.value, "\n")) // of nothing nothing would be written
 			if err != nil && !gone(err) {
 				errs = append(errs, fmt.Errorf("take back: %w", err))
 				again = append(again, o)

@@ -16,12 +16,7 @@ func TestCommands(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "../../cmd/berth-oci")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	bin := berthOCI(t)
 	rootfs := filepath.Join(t.TempDir(), "rootfs.tar")
 	if out, err := exec.Command("sh", "-c", "../../demo/make-busybox.sh >"+rootfs).CombinedOutput(); err != nil {
 		t.Fatalf("make busybox: %v\n%s", err, out)
@@ -47,4 +42,19 @@ func TestCommands(t *testing.T) {
 	if left, err := filepath.Glob("/sys/fs/cgroup/*/berth-script*"); err != nil || len(left) > 0 {
 		t.Errorf("cgroups are left: %v %v", left, err)
 	}
+}
+
+// berthOCI is the directory of the command: BERTH_OCI_BIN where it was built
+// before, as for a machine without a compiler.
+func berthOCI(t *testing.T) string {
+	if bin := os.Getenv("BERTH_OCI_BIN"); bin != "" {
+		return bin
+	}
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "../../cmd/berth-oci")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
 }

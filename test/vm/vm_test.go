@@ -15,7 +15,7 @@ import (
 
 // packages are those whose tests depend on the kernel's cgroup version or
 // security modules.
-var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/lsm", "kernel/cgroup", "oci", "keeper"}
+var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/lsm", "kernel/cgroup", "oci", "keeper", "test/oci"}
 
 func TestOnCgroupV2(t *testing.T) {
 	out, err := inVM(t, packages, script)
@@ -24,7 +24,10 @@ func TestOnCgroupV2(t *testing.T) {
 		t.Errorf("only %d tests ran", len(ran))
 	}
 	// The machine has what these need.
-	passed(t, ran, "oci/TestAppArmorProfile")
+	passed(t, ran, "oci/TestAppArmorProfile", "kernel/cgroup/TestHugePagesLimitBites", "kernel/cgroup/TestMemoryHighThrottles",
+		"kernel/cgroup/TestIOMaxSlows", "kernel/cgroup/TestDevices", "kernel/cgroup/TestCPUQuotaThrottles",
+		"kernel/cgroup/TestCpusetConfines", "kernel/cgroup/TestMemoryLimitKillsAndTells", "kernel/cgroup/TestPidsLimitBars",
+		"kernel/cgroup/TestFreezeStopsThawResumes", "test/oci/TestCommands")
 	if err != nil {
 		t.Errorf("%v\n%s", err, tail(out, 100))
 	}
@@ -67,6 +70,13 @@ func inVM(t *testing.T, packages []string, script string, options ...string) (st
 			t.Fatal(err)
 		}
 	}
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin", "berth-oci"), "../../cmd/berth-oci")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build berth-oci: %v\n%s", err, out)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "src", "demo"), os.DirFS("../../demo")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "all"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -86,8 +96,10 @@ func inVM(t *testing.T, packages []string, script string, options ...string) (st
 // left out: it runs a generator, which needs the sources of other modules.
 const script = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
+echo 4 >/proc/sys/vm/nr_hugepages
+export BERTH_OCI_BIN=$PWD/bin; cp -r src/demo /var/demo
 rc=0
-for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/lsm kernel/cgroup oci keeper" + `; do
+for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/lsm kernel/cgroup oci keeper test/oci" + `; do
 	cp -r src/$p /var/lib/pkg && bin=$PWD/$(echo $p | tr / _)
 	echo "== $p"
 	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.skip "^TestTableIsGenerated$") || rc=1
