@@ -147,6 +147,9 @@ func compile(in *compileInput) (*Plan, error) {
 	c.oomScore(in.spec.Process.OOMScoreAdj)
 	c.enterNamespaces()
 	c.session()
+	if err := c.checkJoinedSysctls(); err != nil {
+		return nil, err
+	}
 	setLater := c.sysctls()
 	c.joinMounts()
 	c.names()
@@ -232,6 +235,26 @@ func (c *compiler) setSysctls() {
 	for _, k := range keys {
 		c.writeProc("set "+k, "sys/"+sysctlPath(k), c.spec.Linux.Sysctl[k])
 	}
+}
+
+// checkJoinedSysctls refuses parameters of a namespace that is joined by its
+// path and turns out to be the caller's own.
+func (c *compiler) checkJoinedSysctls() error {
+	if c.in.host.ownNamespace == nil {
+		return nil
+	}
+	for key := range c.spec.Linux.Sysctl {
+		needs, err := sysctlNamespace(key)
+		if err != nil {
+			return err
+		}
+		for _, n := range c.spec.Linux.Namespaces {
+			if n.Type == needs && n.Path != "" && c.in.host.ownNamespace(n) {
+				return invalid("linux.sysctl: %s: %s is the host's %s namespace, which would change", key, n.Path, needs)
+			}
+		}
+	}
+	return nil
 }
 
 // sysctlPath turns a name with dots into its path. A name with slashes is one

@@ -69,6 +69,8 @@ func hintFor(step string, errno syscall.Errno) string {
 		return "the root filesystem has a symbolic link where a real directory is needed"
 	case errno == unix.ENOENT && strings.HasPrefix(step, "bind"):
 		return "the source of the bind mount does not exist on the host"
+	case errno == unix.EXDEV && strings.HasPrefix(step, "set "):
+		return "something is mounted over that file of the host's /proc"
 	case errno == unix.ENOENT && strings.HasPrefix(step, profileStep):
 		return "no profile of that name is loaded: apparmor_parser loads it"
 	case errno == unix.EINVAL && strings.HasPrefix(step, labelStep):

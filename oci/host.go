@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/kernel/caps"
@@ -28,16 +29,18 @@ type hostLimits struct {
 	seLinux     func() bool
 	landlock    func() int // its version
 	list        func(dir *os.File, path string) (names []string, err error)
-	passwd      func(dir *os.File, root, rel string) []byte
-	stat        func(path string) (isDir bool, err error)
-	isProc      func(path string) bool // on a proc filesystem
+	// ownNamespace tells whether what is to be joined is its own already.
+	ownNamespace func(specs.LinuxNamespace) bool
+	passwd       func(dir *os.File, root, rel string) []byte
+	stat         func(path string) (isDir bool, err error)
+	isProc       func(path string) bool // on a proc filesystem
 }
 
 // thisHost asks the kernel about the calling process. oom tells whether
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
 	h := hostLimits{
-		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, hard: ownHardLimit, ignored: ignoredSignals(),
+		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, ownNamespace: ownNamespace, hard: ownHardLimit, ignored: ignoredSignals(),
 		appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
 	}
 	held, err := caps.Held()
@@ -122,4 +125,16 @@ func statDir(path string) (bool, error) {
 func isProc(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+}
+
+// ownNamespace tells whether the caller is in the namespace. One that cannot be
+// opened is not its own: joining it will say why.
+func ownNamespace(n specs.LinuxNamespace) bool {
+	file := string(n.Type)
+	if n.Type == specs.NetworkNamespace {
+		file = "net"
+	}
+	var theirs, own unix.Stat_t
+	return unix.Stat(n.Path, &theirs) == nil && unix.Stat("/proc/self/ns/"+file, &own) == nil &&
+		theirs.Dev == own.Dev && theirs.Ino == own.Ino
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -230,4 +231,80 @@ func enforce(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What hides a file of /proc must not get what is written to it.
+func TestCoveredProcIsNotWritten(t *testing.T) {
+	needRoot(t)
+	runtime.LockOSThread() // and never unlocked: the thread's mounts end with it
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")); err != nil {
+		t.Fatal(err)
+	}
+	cover := t.TempDir()
+	trap := filepath.Join(cover, "kernel/shmmni")
+	if err := errors.Join(os.Mkdir(filepath.Dir(trap), 0o755), os.WriteFile(trap, []byte("trap"), 0o644),
+		unix.Mount(cover, "/proc/sys", "", unix.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	s := specFor(rootfs(t), "true")
+	s.Linux.Sysctl = map[string]string{"kernel.shmmni": "1234"}
+	if _, _, err := run(t, s); !errors.Is(err, unix.EXDEV) || !strings.HasPrefix(err.Error(), "set kernel.shmmni") || errdefs.Hint(err) == "" {
+		t.Errorf("%v (%s)", err, errdefs.Hint(err))
+	}
+	if b, err := os.ReadFile(trap); err != nil || string(b) != "trap" {
+		t.Errorf("the file has %q (%v)", b, err)
+	}
+}
+
+func TestSysctlsOfAJoinedNamespace(t *testing.T) {
+	needRoot(t)
+	key := "net.ipv4.ip_unprivileged_port_start"
+	before, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := specFor(rootfs(t), "true")
+	s.Linux.Sysctl = map[string]string{key: "79"}
+	for i := range s.Linux.Namespaces {
+		if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+			s.Linux.Namespaces[i].Path = "/proc/self/ns/net"
+		}
+	}
+	if _, _, err := run(t, s); !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), key) {
+		t.Errorf("the host's: %v", err)
+	}
+	if after, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err != nil || string(after) != string(before) {
+		t.Errorf("the host has %q now (%v)", after, err)
+	}
+
+	other := startSleeper(t, nil)
+	for i := range s.Linux.Namespaces {
+		if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+			s.Linux.Namespaces[i].Path = "/proc/" + strconv.Itoa(other.init.Pid) + "/ns/net"
+		}
+	}
+	s.Linux.CgroupsPath += "-second"
+	s.Process.Args = []string{"cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"}
+	if got := mustRun(t, s); got != "79" {
+		t.Errorf("another container's: %q", got)
+	}
+}
+
+func TestSysctlOfAUserNamespace(t *testing.T) {
+	needRoot(t)
+	root := rootfs(t)
+	s := specFor(root, "cat", "/proc/sys/user/max_ipc_namespaces")
+	s.Linux.Sysctl = map[string]string{"user.max_ipc_namespaces": "17"}
+	if err := check(s); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("without a user namespace: %v", err)
+	}
+	if err := errors.Join(os.Chmod(filepath.Dir(root), 0o755), os.Chown(root, 100000, 100000)); err != nil {
+		t.Fatal(err)
+	}
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+	if got := mustRun(t, s); got != "17" {
+		t.Errorf("got %q", got)
+	}
 }

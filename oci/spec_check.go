@@ -222,27 +222,35 @@ func checkTimeOffsets(l *specs.Linux) error {
 // of the container's own: any other would change the host.
 func checkSysctls(s *specs.Spec) error {
 	for key := range s.Linux.Sysctl {
-		name := strings.ReplaceAll(key, "/", ".")
-		var needs specs.LinuxNamespaceType
-		switch {
-		case strings.Contains(name, "..") || strings.ContainsRune(name, 0):
-			return invalid("linux.sysctl: bad name %q", key)
-		case strings.HasPrefix(name, "net."):
-			needs = specs.NetworkNamespace
-		case strings.HasPrefix(name, "fs.mqueue."), isIPCSysctl(name):
-			needs = specs.IPCNamespace
-		case name == "kernel.domainname":
-			needs = specs.UTSNamespace
-		case name == "kernel.hostname":
-			return invalid("linux.sysctl: %s: use hostname", key)
-		default:
-			return invalid("linux.sysctl: %s: belongs to no namespace, setting it would change the host", key)
+		needs, err := sysctlNamespace(key)
+		if err != nil {
+			return err
 		}
 		if !hasNamespace(s.Linux, needs) {
 			return invalid("linux.sysctl: %s: needs a %s namespace, or the host would change", key, needs)
 		}
 	}
 	return nil
+}
+
+// sysctlNamespace is the namespace a kernel parameter belongs to.
+func sysctlNamespace(key string) (specs.LinuxNamespaceType, error) {
+	name := strings.ReplaceAll(key, "/", ".")
+	switch {
+	case strings.Contains(name, "..") || strings.ContainsRune(name, 0):
+		return "", invalid("linux.sysctl: bad name %q", key)
+	case strings.HasPrefix(name, "net."):
+		return specs.NetworkNamespace, nil
+	case strings.HasPrefix(name, "fs.mqueue."), isIPCSysctl(name):
+		return specs.IPCNamespace, nil
+	case strings.HasPrefix(name, "user."):
+		return specs.UserNamespace, nil
+	case name == "kernel.domainname":
+		return specs.UTSNamespace, nil
+	case name == "kernel.hostname":
+		return "", invalid("linux.sysctl: %s: use hostname", key)
+	}
+	return "", invalid("linux.sysctl: %s: belongs to no namespace, setting it would change the host", key)
 }
 
 func isIPCSysctl(name string) bool {
