@@ -75,7 +75,7 @@ func TestPodman(t *testing.T) {
 		{"runtime", testPodmanRuntime}, {"run", func(t *testing.T, e *engine) { e.play(t) }}, {"errors", testErrors},
 		{"life", testLife}, {"exec", testExec}, {"terminal", testTerminal}, {"standard input", testStdin},
 		{"bridge", testBridge}, {"health", testHealth}, {"pod", testPod}, {"restart", testRestart}, {"update", testUpdate}, {"user namespace", testUserNamespace},
-		{"files", testFiles}, {"build", testPodmanBuild}, {"tmpfs", testTmpfs}, {"descriptors", testDescriptors}, {"created", testCreated},
+		{"files", testFiles}, {"build", testPodmanBuild}, {"tmpfs", testTmpfs}, {"descriptors", testDescriptors}, {"AppArmor", testAppArmor}, {"created", testCreated},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 	}

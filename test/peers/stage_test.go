@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -70,19 +71,51 @@ func TestMain(m *testing.M) {
 
 // goInside runs this program in the place, and removes the place.
 func goInside() (err error) {
-	s, err := stage.New("/var/tmp")
+	dir, err := onDisk()
+	if err != nil {
+		return err
+	}
+	s, err := stage.New(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Remove(), nothingLeft()) }()
-	build := exec.Command("go", "build", "-trimpath", "-o", s.Work, "../../cmd/berth-oci")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build berth-oci: %w\n%s", err, out)
+	if err := provideRuntime(filepath.Join(s.Work, "berth-oci")); err != nil {
+		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	return s.Run(ctx, os.Args[1:])
+}
+
+// onDisk is a directory for the engines' stores. These are overlays, which
+// cannot lie on another one.
+func onDisk() (string, error) {
+	for _, dir := range []string{"/var/tmp", "/var/lib"} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return "", &os.PathError{Op: "statfs", Path: dir, Err: err}
+		}
+		if st.Type != unix.OVERLAYFS_SUPER_MAGIC && st.Type != unix.TMPFS_MAGIC {
+			return dir, nil
+		}
+	}
+	return "", errors.New("neither /var/tmp nor /var/lib is on a disk")
+}
+
+// provideRuntime builds berth-oci, or copies the one that the environment names.
+func provideRuntime(path string) error {
+	built := os.Getenv("BERTH_OCI")
+	command := []string{"go", "build", "-trimpath", "-o", path, "../../cmd/berth-oci"}
+	if built != "" {
+		command = []string{"cp", built, path}
+	}
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", command, err, out)
+	}
+	return nil
 }
 
 // nothingLeft looks for cgroups that buildah places at the root.
@@ -116,6 +149,9 @@ func (p place) ownTemp() error {
 
 // ownState: engines write to places in /var/lib that no option moves.
 func (p place) ownState() error {
+	if strings.HasPrefix(p.work, "/var/lib/") {
+		return nil // of a machine that is thrown away
+	}
 	own := filepath.Join(p.work, "private", "state")
 	for _, d := range []string{"upper", "scratch"} {
 		if err := os.MkdirAll(filepath.Join(own, d), 0o755); err != nil {
