@@ -56,8 +56,8 @@ func (s Stage) prepare() error {
 	if err := mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return err
 	}
-	for _, dir := range []string{"/run", "/dev/shm"} {
-		if err := mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+	for dir, mode := range map[string]string{"/run": "755", "/dev/shm": "1777"} {
+		if err := mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode="+mode); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // buildContext is a directory to build an image from.
 func buildContext(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := openDir(t)
 	const recipe = "FROM " + image + "\n" +
 		"COPY greet /greet\n" +
 		"RUN echo built by $(id -un) >/built && chmod 600 /built\n" +

@@ -165,9 +165,9 @@ func testContainerdExec(t *testing.T, e *engine) {
 func testContainerdTerminal(t *testing.T, e *engine) {
 	p := typist.Sit(t, e.command(t.Context(), e.ctrRun("terminal", []string{"--rm", "-t"}, "sh")...))
 	p.Sees("/ #")
-	p.Types("tty; stty size\r")
+	p.Types("tty; until stty size 2>/dev/null | grep '30 90'; do sleep 0.01; done; echo sized\r")
 	p.Sees("/dev/pts/0")
-	p.Sees("30 90")
+	p.Sees("\r\nsized")
 	p.Resize(41, 101)
 	p.Types("until stty size | grep '41 101'; do sleep 0.01; done; echo followed\r")
 	p.Sees("\r\nfollowed")

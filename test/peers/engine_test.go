@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds what a test waits for; it is never waited out when all is well.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // engine is somebody else's client, with the options that make it use berth-oci
 // and places of its own.
@@ -26,6 +26,8 @@ type engine struct {
 	runOptions []string
 	// remove kills and removes a container.
 	remove []string
+	// rootless: it is run by an ordinary user, who may not use cgroups.
+	rootless bool
 }
 
 // need fails the test when a program is missing: "make test" installs them.

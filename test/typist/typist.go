@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds what a test waits for; it is never waited out when all is well.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Typist is a command on a pseudo-terminal and the user in front of it.
 type Typist struct {
