@@ -76,6 +76,8 @@ type compileInput struct {
 	extra []*os.File
 	// hostNull tells which standard streams are the host's /dev/null.
 	hostNull [3]bool
+	// noPivot and noKeyring are those of LaunchOptions.
+	noPivot, noKeyring bool
 	// wait is the fifo the process waits on before it execs; nil: no waiting.
 	wait *inherited
 	// host is what the caller may give away.

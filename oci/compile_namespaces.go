@@ -173,6 +173,9 @@ func (c *compiler) becomeRoot() {
 // a keyring of its own. It comes after the last clone.
 func (c *compiler) session() {
 	c.Call("new session", p.Setsid)
+	if c.in.noKeyring {
+		return
+	}
 	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
 		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
 }

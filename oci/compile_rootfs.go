@@ -82,11 +82,14 @@ func (c *compiler) attachAt(step string) {
 	c.Call(step, p.MoveMount, c.root, c.Str(""), atCwd, c.Str(c.rootAt), p.Flag(unix.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
 }
 
-func (c *compiler) rootPath() string {
-	if filepath.IsAbs(c.spec.Root.Path) {
-		return filepath.Clean(c.spec.Root.Path)
+func (c *compiler) rootPath() string { return rootPathOf(c.spec, c.in.bundle) }
+
+// rootPathOf is the absolute path of a root filesystem.
+func rootPathOf(spec *specs.Spec, bundle string) string {
+	if filepath.IsAbs(spec.Root.Path) {
+		return filepath.Clean(spec.Root.Path)
 	}
-	return filepath.Join(c.in.bundle, c.spec.Root.Path)
+	return filepath.Join(bundle, spec.Root.Path)
 }
 
 // mountCgroups shows the container its own cgroup: one directory on v2, a
@@ -196,12 +199,16 @@ func (c *compiler) readOnlyMounts() {
 func (c *compiler) enterRoot() {
 	const step = "enter root"
 	c.Call(step, p.Fchdir, c.root)
-	if c.ownMounts() {
+	if c.ownMounts() && !c.in.noPivot {
 		// Root and old root change places on one directory: no put_old inside
 		// the image is needed (pivot_root(2), "pivot_root(".", ".")").
 		c.Call(step, p.PivotRoot, c.Str("."), c.Str("."))
 		c.leaveHost()
 	} else {
+		if c.ownMounts() && c.rootAt != "/" { // a chroot(2) deeper down would not be every process's root
+			c.rootAt = "/"
+			c.attachAt(step)
+		}
 		c.Call(step, p.Chroot, c.Str("."))
 		c.Call(step, p.Chdir, c.Str("/"))
 	}

@@ -194,6 +194,26 @@ func (c *Container) decode(id string, b []byte) error {
 	return nil
 }
 
+// Look reads a container's record without waiting for whoever changes it: for
+// those who only want to see. Hooks of its own creation may.
+func (s *Store) Look(id string) (*Container, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	c := &Container{path: filepath.Join(s.Root, id), onWarning: s.Warn}
+	b, err := ReadSmallFile(filepath.Join(c.path, "state.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdefs.As(errdefs.ErrNotFound, fmt.Errorf("container %s does not exist", id))
+	}
+	if err == nil {
+		err = c.decode(id, b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record of container %s: %w", id, err)
+	}
+	return c, nil
+}
+
 // List returns the ids of all containers, sorted.
 func (s *Store) List() ([]string, error) {
 	entries, err := os.ReadDir(s.Root)
@@ -218,7 +238,9 @@ func (c *Container) Close() {
 		c.group.Close()
 		c.group = nil
 	}
-	c.dir.Close()
+	if c.dir != nil { // not after Look
+		c.dir.Close()
+	}
 }
 
 // Remove deletes the container's directory and unlocks it.
@@ -329,15 +351,36 @@ func (c *Container) ownerName() string {
 	return c.ID + " " + c.Created.Format(time.RFC3339Nano)
 }
 
+// Owner is the user id whose container this is.
+func (c *Container) Owner() (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(c.path, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: c.path, Err: err}
+	}
+	return st.Uid, nil
+}
+
 // State is the container's state as the specification defines it.
 func (c *Container) State() (*specs.State, error) {
+	st, _, err := c.Details()
+	return st, err
+}
+
+// Details is the container's state, and the path of its root filesystem.
+func (c *Container) Details() (st *specs.State, rootfs string, err error) {
 	spec, err := c.Spec()
-	if err != nil {
-		return nil, err
+	if errors.Is(err, fs.ErrNotExist) { // deleted while we looked
+		err = errdefs.As(errdefs.ErrNotFound, fmt.Errorf("container %s does not exist", c.ID))
 	}
-	st := &specs.State{Version: specs.Version, ID: c.ID, Status: c.Status(), Pid: c.Pid, Bundle: c.Bundle, Annotations: spec.Annotations}
+	if err != nil {
+		return nil, "", err
+	}
+	st = &specs.State{Version: specs.Version, ID: c.ID, Status: c.Status(), Pid: c.Pid, Bundle: c.Bundle, Annotations: spec.Annotations}
 	if st.Status == specs.StateStopped {
 		st.Pid = 0
 	}
-	return st, nil
+	if spec.Root != nil {
+		rootfs = rootPathOf(spec, c.Bundle)
+	}
+	return st, rootfs, nil
 }

@@ -33,6 +33,11 @@ type LaunchOptions struct {
 	// Systemd keeps the container in a scope of systemd, which
 	// linux.cgroupsPath names: slice:prefix:name.
 	Systemd bool
+	// NoPivot changes the root with chroot(2) alone, for hosts whose own root
+	// cannot be pivoted away (an initial ramdisk).
+	NoPivot bool
+	// NoKeyring leaves the caller's session keyring to the container.
+	NoKeyring bool
 }
 
 // Launch makes the container's cgroup and process and records them. On error
@@ -77,7 +82,10 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		return nil, err
 	}
 	o.Trace.Mark("plan the cgroup and write the record")
-	req := &StartRequest{ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g, Resctrl: c.Resctrl, Trace: o.Trace}
+	req := &StartRequest{
+		ID: c.ID, Spec: spec, Bundle: c.Bundle, Stdio: o.Stdio, ExtraFiles: o.ExtraFiles, Cgroup: g, Resctrl: c.Resctrl,
+		NoPivot: o.NoPivot, NoKeyring: o.NoKeyring, Trace: o.Trace,
+	}
 	var wait *inherited
 	var image *os.File
 	if o.Wait || spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
@@ -434,7 +442,7 @@ type ExecOptions struct {
 	IgnorePaused bool
 }
 
-// Exec starts another process in the container.
+// Exec starts another process in the container, which it unlocks.
 func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o ExecOptions) (*Process, error) {
 	switch st := c.Status(); {
 	case st == statePaused && !o.IgnorePaused:
@@ -456,6 +464,11 @@ func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o 
 			return nil, fmt.Errorf("exec in container %s: %w", c.ID, err)
 		}
 		defer g.Close()
+	}
+	// What is open cannot become another's. Who is to resume or delete the
+	// container meanwhile must not wait for us: in a paused one for ever.
+	if err := c.Unlock(); err != nil {
+		return nil, err
 	}
 	return r.Exec(&ExecRequest{
 		ID: c.ID, Bundle: c.Bundle,

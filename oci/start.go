@@ -29,6 +29,8 @@ type StartRequest struct {
 	Stdio Stdio
 	// ExtraFiles become descriptors 3 and up.
 	ExtraFiles []*os.File
+	// NoPivot and NoKeyring are those of [LaunchOptions].
+	NoPivot, NoKeyring bool
 	// Cgroup is where the container's processes live; nil leaves them in the
 	// caller's cgroup. Its limits are set already, or Prepare sees to that.
 	Cgroup *cgroup.Group
@@ -65,7 +67,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	}
 	in := &compileInput{
 		spec: req.Spec, bundle: bundle, rootfs: req.Rootfs, extra: req.ExtraFiles,
-		wait: wait, hostNull: req.Stdio.hostNull(),
+		wait: wait, hostNull: req.Stdio.hostNull(), noPivot: req.NoPivot, noKeyring: req.NoKeyring,
 	}
 	if in.host, err = thisHost(oom); err != nil {
 		return nil, err

@@ -19,13 +19,33 @@ import (
 )
 
 func runState(a *app, fs *flag.FlagSet, args []string) (int, error) {
-	return a.onContainer(fs, args, func(c *oci.Container) error {
-		st, err := c.State()
-		if err != nil {
-			return err
-		}
-		return printJSON(a, st)
-	})
+	id, code, err := parseID(fs, args, 1)
+	if err != nil {
+		return code, err
+	}
+	st, err := a.look(id)
+	if err != nil {
+		return 1, err
+	}
+	return 0, printJSON(a, st)
+}
+
+// look reads a container's state, without waiting for whoever changes it.
+func (a *app) look(id string) (*containerState, error) {
+	c, err := a.store().Look(id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	st, rootfs, err := c.Details()
+	if err != nil {
+		return nil, err
+	}
+	uid, err := c.Owner()
+	if err != nil {
+		return nil, err
+	}
+	return &containerState{st.Version, id, st.Pid, st.Status, st.Bundle, rootfs, c.Created, st.Annotations, userName(uid)}, nil
 }
 
 func printJSON(a *app, v any) error {
@@ -93,22 +113,24 @@ func runResume(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	return a.onContainer(fs, args, func(c *oci.Container) error { return c.Resume() })
 }
 
-// listed is a line of list, with runc's field names.
-type listed struct {
+// containerState is what state prints, and list a line for each of; runc's
+// fields.
+type containerState struct {
 	Version     string               `json:"ociVersion"`
 	ID          string               `json:"id"`
 	Pid         int                  `json:"pid"`
 	Status      specs.ContainerState `json:"status"`
 	Bundle      string               `json:"bundle"`
+	Rootfs      string               `json:"rootfs"`
 	Created     time.Time            `json:"created"`
 	Annotations map[string]string    `json:"annotations,omitempty"`
 	Owner       string               `json:"owner"`
 }
 
-func runList(a *app, fs *flag.FlagSet, args []string) (int, error) {
-	format := stringFlag(fs, "format", "f", "table", "table or json")
-	quiet := boolFlag(fs, "quiet", "q", false, "only ids")
-	if code, done := parse(fs, args, nil); done {
+func runList(a *app, flags *flag.FlagSet, args []string) (int, error) {
+	format := stringFlag(flags, "format", "f", "table", "table or json")
+	quiet := boolFlag(flags, "quiet", "q", false, "only ids")
+	if code, done := parse(flags, args, nil); done {
 		return code, errUsage
 	}
 	if *format != "table" && *format != "json" {
@@ -133,37 +155,33 @@ func runList(a *app, fs *flag.FlagSet, args []string) (int, error) {
 }
 
 // list reads all containers; the error is that of those which cannot be read.
-func (a *app) list() ([]listed, error) {
+func (a *app) list() ([]*containerState, error) {
 	ids, err := a.store().List()
 	if err != nil {
 		return nil, err
 	}
-	out := []listed{}
+	out := []*containerState{}
 	var broken []error
 	for _, id := range ids {
-		c, err := a.store().Open(id)
-		if errors.Is(err, errdefs.ErrNotFound) { // deleted meanwhile
-			continue
-		}
-		var st *specs.State
-		if err == nil {
-			st, err = c.State()
-			c.Close()
-		}
-		if err != nil {
+		st, err := a.look(id)
+		switch {
+		case err == nil:
+			out = append(out, st)
+		case !errors.Is(err, errdefs.ErrNotFound): // not deleted meanwhile
 			broken = append(broken, err)
-			continue
 		}
-		out = append(out, listed{st.Version, id, st.Pid, st.Status, st.Bundle, c.Created, st.Annotations, owner()})
 	}
 	return out, errors.Join(broken...)
 }
 
-// owner is the user the containers of this root belong to: only who runs
-// berth-oci can have made them.
-func owner() string {
-	if os.Geteuid() == 0 {
-		return "root"
+// userName is the name of a user of the host, "#1000" for one without.
+func userName(uid uint32) string {
+	number := strconv.FormatUint(uint64(uid), 10)
+	b, _ := os.ReadFile("/etc/passwd") // without it nobody has a name
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == number {
+			return f[0]
+		}
 	}
-	return strconv.Itoa(os.Geteuid())
+	return "#" + number
 }

@@ -16,9 +16,10 @@ import (
 
 // launchFlags are the options create and run share.
 type launchFlags struct {
-	bundle, consoleSocket, pidFile string
-	preserveFDs                    int
-	trace                          *oci.Trace // run --trace
+	bundle, consoleSocket, pidFile, pidfdSocket string
+	preserveFDs                                 int
+	noPivot, noKeyring                          bool
+	trace                                       *oci.Trace // run --trace
 }
 
 func (l *launchFlags) define(fs *flag.FlagSet) {
@@ -26,9 +27,10 @@ func (l *launchFlags) define(fs *flag.FlagSet) {
 	fs.StringVar(&l.bundle, "b", ".", "same as --bundle")
 	fs.StringVar(&l.consoleSocket, "console-socket", "", "unix `socket` that receives the terminal's master")
 	fs.StringVar(&l.pidFile, "pid-file", "", "`file` to write the process's id to")
-	fs.IntVar(&l.preserveFDs, "preserve-fds", 0, "pass descriptors 3 to 3+`N`-1 to the container")
-	fs.Bool("no-pivot", false, "accepted and without effect: the root is always pivoted")
-	fs.Bool("no-new-keyring", false, "accepted and without effect: every container has its own session keyring")
+	fs.StringVar(&l.pidfdSocket, "pidfd-socket", "", "unix `socket` that receives a descriptor of the process")
+	fs.IntVar(&l.preserveFDs, "preserve-fds", 0, "pass `N` descriptors to the container, from 3 on, behind those of $LISTEN_FDS")
+	fs.BoolVar(&l.noPivot, "no-pivot", false, "change the root only, where the host's root is a ramdisk and cannot be pivoted: less safe")
+	fs.BoolVar(&l.noKeyring, "no-new-keyring", false, "leave the caller's session keyring to the container")
 }
 
 // bundled reads a bundle's specification.
@@ -73,11 +75,12 @@ func extraFiles(n int) ([]*os.File, error) {
 
 // launch makes the container and its process. The caller closes both.
 func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec, raw []byte, wait bool) (*oci.Container, *oci.Process, error) {
-	extra, err := extraFiles(l.preserveFDs + listenFDs())
+	listen := listenFDs()
+	extra, err := extraFiles(l.preserveFDs + listen)
 	if err != nil {
 		return nil, nil, err
 	}
-	passListenFDs(spec)
+	spec.Process.Env = passListenFDs(spec.Process.Env, listen)
 	c, err := a.store().New(id, l.bundle, raw)
 	if err != nil {
 		return nil, nil, err
@@ -90,7 +93,9 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 	}
 	defer r.Close()
 	stdio := oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
-	pr, err := c.Launch(r, spec, oci.LaunchOptions{Stdio: stdio, ExtraFiles: extra, Wait: wait, Trace: l.trace, Systemd: a.systemd})
+	pr, err := c.Launch(r, spec, oci.LaunchOptions{
+		Stdio: stdio, ExtraFiles: extra, Wait: wait, NoPivot: l.noPivot, NoKeyring: l.noKeyring, Trace: l.trace, Systemd: a.systemd,
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,10 +110,15 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 	return c, pr, nil
 }
 
-// handOver passes on what others wait for: the terminal and the pid.
+// handOver passes on what others wait for: the terminal, the process and its pid.
 func (l *launchFlags) handOver(pr *oci.Process, detached bool) error {
 	if l.consoleSocket != "" {
-		if err := sendConsole(l.consoleSocket, pr.Console); err != nil {
+		if err := sendFile(l.consoleSocket, pr.Console); err != nil {
+			return err
+		}
+	}
+	if l.pidfdSocket != "" {
+		if err := sendFile(l.pidfdSocket, pr.Pidfd); err != nil {
 			return err
 		}
 	}

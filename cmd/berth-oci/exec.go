@@ -26,7 +26,8 @@ type execFlags struct {
 func (e *execFlags) define(fs *flag.FlagSet) {
 	fs.StringVar(&e.consoleSocket, "console-socket", "", "unix `socket` that receives the terminal's master")
 	fs.StringVar(&e.pidFile, "pid-file", "", "`file` to write the process's id to")
-	fs.IntVar(&e.preserveFDs, "preserve-fds", 0, "pass descriptors 3 to 3+`N`-1 to the process")
+	fs.StringVar(&e.pidfdSocket, "pidfd-socket", "", "unix `socket` that receives a descriptor of the process")
+	fs.IntVar(&e.preserveFDs, "preserve-fds", 0, "pass `N` descriptors to the process, from 3 on, behind those of $LISTEN_FDS")
 	fs.StringVar(&e.process, "process", "", "`file` with the process description (JSON)")
 	fs.StringVar(&e.process, "p", "", "same as --process")
 	fs.StringVar(&e.cwd, "cwd", "", "working `directory`")
@@ -50,7 +51,7 @@ func (e *execFlags) define(fs *flag.FlagSet) {
 func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	var e execFlags
 	e.define(fs)
-	id, code, err := parseID(fs, args, 1<<20)
+	id, code, err := parseID(fs, args, anyNumber)
 	if err != nil {
 		return code, err
 	}
@@ -71,10 +72,11 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	return foreground(pr, <-caught)
 }
 
-// exec starts the process, while the container is locked against its deletion.
+// exec starts the process.
 func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error) {
 	// Before we open any: ours must not be taken for the caller's.
-	extra, err := extraFiles(e.preserveFDs)
+	listen := listenFDs()
+	extra, err := extraFiles(e.preserveFDs + listen)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +93,7 @@ func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error)
 	if err != nil {
 		return nil, err
 	}
+	process.Env = passListenFDs(process.Env, listen)
 	if err := e.checkConsole(process.Terminal, *e.detach); err != nil {
 		return nil, err
 	}
@@ -171,8 +174,9 @@ func (e *execFlags) setUser(pr *specs.Process) error {
 	return nil
 }
 
-// addCapabilities adds names to every set but the ambient one, and there too
-// where the inheritable set has it.
+// addCapabilities adds names to the sets as runc does: to the ambient one only
+// where the container has inheritable capabilities, without which it would have
+// no effect.
 func addCapabilities(pr *specs.Process, names []string) {
 	if len(names) == 0 {
 		return
@@ -181,7 +185,11 @@ func addCapabilities(pr *specs.Process, names []string) {
 	if pr.Capabilities != nil {
 		c = *pr.Capabilities
 	}
-	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
+	sets := []*[]string{&c.Bounding, &c.Effective, &c.Permitted}
+	if c.Inheritable != nil {
+		sets = append(sets, &c.Ambient)
+	}
+	for _, set := range sets {
 		*set = append(append([]string{}, *set...), names...)
 	}
 	pr.Capabilities = &c

@@ -46,16 +46,32 @@ func parse(fs *flag.FlagSet, args []string, help func(io.Writer)) (code int, don
 	return 1, true
 }
 
-// parseID reads the flags of a command on one container, and its id.
+// parseID reads the flags of a command on one container, and its id. Where no
+// command follows, flags may come after the id as well, as with runc.
 func parseID(fs *flag.FlagSet, args []string, most int) (id string, code int, err error) {
 	if code, done := parse(fs, args, nil); done {
 		return "", code, errUsage
+	}
+	if most < anyNumber {
+		var plain []string
+		for fs.NArg() > 0 {
+			plain = append(plain, fs.Arg(0))
+			if code, done := parse(fs, fs.Args()[1:], nil); done {
+				return "", code, errUsage
+			}
+		}
+		if code, done := parse(fs, append([]string{"--"}, plain...), nil); done {
+			return "", code, errUsage
+		}
 	}
 	if fs.NArg() == 0 || fs.NArg() > most {
 		return "", 1, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%s: wrong number of arguments: %d", fs.Name(), fs.NArg()))
 	}
 	return fs.Arg(0), 0, nil
 }
+
+// anyNumber of arguments: the first is the id, the others are somebody else's.
+const anyNumber = 1 << 20
 
 func boolFlag(fs *flag.FlagSet, long, short string, value bool, usage string) *bool {
 	v := fs.Bool(long, value, usage)

@@ -15,7 +15,7 @@ import (
 
 func runPs(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	format := stringFlag(fs, "format", "f", "table", "table: what ps(1) shows, or json: the process ids")
-	id, code, err := parseID(fs, args, 1<<20)
+	id, code, err := parseID(fs, args, anyNumber)
 	if err != nil {
 		return code, err
 	}

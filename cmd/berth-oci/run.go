@@ -3,14 +3,10 @@ package main
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
-	"strings"
 	"syscall"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/oci"
@@ -22,6 +18,7 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	detach := boolFlag(fs, "detach", "d", false, "do not wait for the container")
 	keep := fs.Bool("keep", false, "do not delete the container when it has ended")
 	trace := fs.Bool("trace", false, "print to standard error where the time of the start went")
+	fs.Bool("no-subreaper", false, "accepted and without effect: only the container's own process is waited for")
 	id, code, err := parseID(fs, args, 1)
 	if err != nil {
 		return code, err
@@ -134,29 +131,4 @@ func exitCode(err error) int {
 		return 126
 	}
 	return 1
-}
-
-// listenFDs is the number of sockets a service manager passed to us for the
-// container (sd_listen_fds(3)).
-func listenFDs() int {
-	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || n < 0 {
-		return 0
-	}
-	return n
-}
-
-// passListenFDs tells the container of those sockets.
-func passListenFDs(spec *specs.Spec) {
-	n := listenFDs()
-	if n == 0 {
-		return
-	}
-	env := spec.Process.Env[:0:0]
-	for _, e := range spec.Process.Env {
-		if !strings.HasPrefix(e, "LISTEN_") {
-			env = append(env, e)
-		}
-	}
-	spec.Process.Env = append(env, fmt.Sprintf("LISTEN_FDS=%d", n), "LISTEN_PID=1")
 }

@@ -16,17 +16,17 @@ import (
 // errNeedsSocket: a detached container with a terminal has nowhere to put it.
 var errNeedsSocket = errdefs.As(errdefs.ErrInvalid, errors.New("process.terminal: a detached container needs --console-socket"))
 
-// sendConsole passes the master to whoever listens on the socket, as runc does:
-// one message with the descriptor and the terminal's name.
-func sendConsole(socket string, master *os.File) error {
+// sendFile passes a terminal's master, or a pidfd, to whoever listens on the socket,
+// as runc does: one message with the descriptor and its name.
+func sendFile(socket string, f *os.File) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
-		return fmt.Errorf("console socket: %w", err)
+		return fmt.Errorf("send %s: %w", f.Name(), err)
 	}
 	defer conn.Close()
-	fd := int(master.Fd())
-	if _, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte(master.Name()), unix.UnixRights(fd), nil); err != nil {
-		return fmt.Errorf("console socket %s: %w", socket, err)
+	fd := int(f.Fd())
+	if _, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte(f.Name()), unix.UnixRights(fd), nil); err != nil {
+		return fmt.Errorf("send %s to %s: %w", f.Name(), socket, err)
 	}
 	return nil
 }
