@@ -1,6 +1,11 @@
 package oci
 
-import specs "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
 
 // DefaultSpec is the specification `berth-oci spec` writes, the same container
 // as runc's: a shell in namespaces of its own, few capabilities, root read-only.
@@ -47,5 +52,34 @@ func defaultMounts() []specs.Mount {
 		mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
 		mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
 		mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
+	}
+}
+
+// MakeRootless changes a specification into one that the given user may run
+// without privileges, as runc's: its root is that user, the network is the host's,
+// and what only root may do is left out.
+func MakeRootless(s *specs.Spec, uid, gid int) {
+	l := s.Linux
+	namespaces := []specs.LinuxNamespace{{Type: specs.UserNamespace}}
+	for _, n := range l.Namespaces {
+		if n.Type != specs.NetworkNamespace && n.Type != specs.UserNamespace {
+			namespaces = append(namespaces, n)
+		}
+	}
+	l.Namespaces = namespaces
+	l.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(uid), Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(gid), Size: 1}}
+	l.Resources = nil
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if m.Destination == "/sys" {
+			// sysfs belongs to who has the network namespace.
+			*m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+			continue
+		}
+		// Of all ids only the user's own exist.
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool {
+			return strings.HasPrefix(o, "gid=") || strings.HasPrefix(o, "uid=")
+		})
 	}
 }

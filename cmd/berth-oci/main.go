@@ -48,6 +48,7 @@ func commands() []command {
 		{"events", "ID", "print a container's use of resources and shortages of memory", runEvents},
 		{"ps", "ID [PS-OPTION...]", "list the processes of a container", runPs},
 		{"spec", "", "write a default config.json", runSpec},
+		{"features", "", "print what of the specification is supported, as JSON", runFeatures},
 		{"explain", "[BUNDLE]", "print the system calls that build a bundle's container", runExplain},
 		{"keep", "", "be the keeper of an engine's containers", runKeep},
 	}

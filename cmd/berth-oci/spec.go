@@ -15,10 +15,15 @@ import (
 
 func runSpec(_ *app, flags *flag.FlagSet, args []string) (int, error) {
 	bundle := stringFlag(flags, "bundle", "b", ".", "`directory` to write config.json to")
+	rootless := flags.Bool("rootless", false, "for an ordinary user: a user namespace, no cgroups")
 	if code, done := parse(flags, args, nil); done {
 		return code, errUsage
 	}
-	b, err := json.MarshalIndent(oci.DefaultSpec(), "", "\t")
+	spec := oci.DefaultSpec()
+	if *rootless {
+		oci.MakeRootless(spec, os.Geteuid(), os.Getegid())
+	}
+	b, err := json.MarshalIndent(spec, "", "\t")
 	if err != nil {
 		return 1, err
 	}
@@ -31,6 +36,22 @@ func runSpec(_ *app, flags *flag.FlagSet, args []string) (int, error) {
 	}
 	_, err = f.Write(append(b, '\n'))
 	return 0, errors.Join(err, f.Close())
+}
+
+// runFeatures prints what of the specification is supported (features.md).
+func runFeatures(a *app, flags *flag.FlagSet, args []string) (int, error) {
+	if code, done := parse(flags, args, nil); done {
+		return code, errUsage
+	}
+	if flags.NArg() > 0 {
+		return 1, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("features: it takes no arguments"))
+	}
+	f, err := oci.Features()
+	if err != nil {
+		return 1, err
+	}
+	f.Annotations = map[string]string{"io.github.berth-containers.berth-oci.version": version}
+	return 0, printJSON(a, f)
 }
 
 func runExplain(a *app, flags *flag.FlagSet, args []string) (int, error) {
