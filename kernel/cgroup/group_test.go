@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -100,6 +101,16 @@ func play(args []string) {
 		block, _ := unix.Mmap(-1, 0, n<<20, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
 		_, err = f.Write(block)
 		fmt.Println(err, f.Close())
+	case "create": // the group args[1] with a limit, says how that went
+		g, err := Create(args[1], &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](64 << 20)}})
+		switch {
+		case errors.Is(err, errdefs.ErrPermission) && errdefs.Hint(err) != "":
+			fmt.Println("permission denied")
+		case err != nil:
+			fmt.Println(err)
+		default:
+			fmt.Println("made", g.Destroy())
+		}
 	case "affinity":
 		status, _ := os.ReadFile("/proc/self/status")
 		_, rest, _ := strings.Cut(string(status), "Cpus_allowed_list:")
@@ -654,6 +665,51 @@ func TestRestoreAndLoad(t *testing.T) {
 	}
 	if _, err := Restore(forged); !errors.Is(err, errdefs.ErrInvalid) {
 		t.Errorf("Restore of a hierarchy's root: %v, want invalid", err)
+	}
+}
+
+// TestUnprivileged: who may not make a cgroup there is told so, and who was
+// given one makes others in it.
+func TestUnprivileged(t *testing.T) {
+	needRoot(t)
+	const nobody = 65534
+	create := func(path string) string {
+		exe, err := os.ReadFile("/proc/self/exe") // the test's directory is shut for others
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.MkdirTemp("/tmp", "berth-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/exe", exe, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(dir+"/exe", "create", path)
+		c.Env = []string{roleVariable + "=1"}
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if got := create(testRoot + "/unprivileged"); got != "permission denied" {
+		t.Errorf("as an ordinary user: %s", got)
+	}
+	if mode, err := HostMode(); err != nil || mode != Unified {
+		return
+	}
+	g := newGroup(t, nil)
+	dir := g.unified().dir
+	for _, file := range []string{"", "/cgroup.procs", "/cgroup.threads", "/cgroup.subtree_control"} { // v2 kernel doc, "Delegation"
+		if err := os.Chown(dir+file, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := create(g.Path() + "/own"); got != "made <nil>" {
+		t.Errorf("in a delegated cgroup: %s", got)
 	}
 }
 
