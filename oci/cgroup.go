@@ -65,6 +65,9 @@ func (c *Container) planScope(path string) (*cgroup.Group, *systemd.Conn, error)
 // the limits that systemd does not know.
 func (c *Container) enterScope(manager *systemd.Conn, spec *specs.Spec, pr *Process) error {
 	res := Resources(spec)
+	if c.Scope.User {
+		res.Devices = nil // for the host's root; an ordinary user opens no more than it may anyway
+	}
 	values, err := c.group.Values(res, true)
 	if err != nil {
 		return err

@@ -42,8 +42,8 @@ func TestOnSELinux(t *testing.T) {
 }
 
 func TestOnSystemd(t *testing.T) {
-	out, err := inVM(t, []string{"oci"}, systemdScript, "--systemd")
-	passed(t, results(t, out), "oci/TestSystemdScope")
+	out, err := inVM(t, []string{"oci", "kernel/systemd"}, systemdScript, "--systemd")
+	passed(t, results(t, out), "oci/TestSystemdScope", "kernel/systemd/TestScopeOfAProcess", "kernel/systemd of a user/TestScopeOfAProcess")
 	if err != nil {
 		t.Errorf("%v\n%s", err, tail(out, 100))
 	}
@@ -124,8 +124,22 @@ cd /var/lib/pkg && "$bin" -test.v -test.timeout 5m -test.run SELinux
 // systemdScript runs the tests that need systemd.
 const systemdScript = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
+rc=0
 echo "== oci"
-./oci -test.v -test.timeout 5m -test.run Systemd
+./oci -test.v -test.timeout 5m -test.run Systemd || rc=1
+echo "== kernel/systemd"
+./kernel_systemd -test.v -test.timeout 5m || rc=1
+# The manager of an ordinary user, started by hand: this machine has no logins.
+echo 'berth:x:1000:1000::/tmp:/bin/sh' >>/etc/passwd; echo 'berth:x:1000:' >>/etc/group
+export XDG_RUNTIME_DIR=/run/user/1000
+mkdir -p $XDG_RUNTIME_DIR; chown 1000:1000 $XDG_RUNTIME_DIR; chmod 700 $XDG_RUNTIME_DIR
+systemd-run --quiet --uid=1000 --gid=1000 --setenv=XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR -p Delegate=yes --unit=manager /lib/systemd/systemd --user
+until [ -S $XDG_RUNTIME_DIR/bus ]; do :; done
+echo "== kernel/systemd of a user"
+# It takes in processes of its own cgroup alone.
+echo $$ >/sys/fs/cgroup/system.slice/manager.service/init.scope/cgroup.procs
+setpriv --reuid 1000 --regid 1000 --clear-groups ./kernel_systemd -test.v -test.timeout 5m || rc=1
+exit $rc
 `
 
 // passed checks that tests did run and were not skipped.
