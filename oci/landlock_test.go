@@ -221,6 +221,23 @@ func TestLandlockAsAnyUser(t *testing.T) {
 	}
 }
 
+func TestLandlockInAUserNamespace(t *testing.T) {
+	needLandlock(t)
+	root := rootfs(t)
+	if err := errors.Join(os.Chmod(filepath.Dir(root), 0o755), os.Chown(root, 100000, 100000)); err != nil {
+		t.Fatal(err)
+	}
+	for layer, want := range map[string]string{"off": "mounted", "default": "denied", "strict": "denied"} {
+		s := powerful(root, layer, "mount -t tmpfs x /tmp 2>/dev/null && echo mounted || echo denied")
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+		s.Linux.UIDMappings, s.Linux.GIDMappings = ids, ids
+		if got := mustRun(t, s); got != want {
+			t.Errorf("%s: %s", layer, got)
+		}
+	}
+}
+
 // An exec has no default layer, and so can look at who has; not the other way
 // round. Two strict layers keep each other apart.
 func TestLandlockAndExecs(t *testing.T) {
