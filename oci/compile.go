@@ -273,7 +273,7 @@ func (c *compiler) oomScore(adj *int) {
 		return
 	}
 	want := *adj
-	if low := c.in.host.oomScoreAdj; want < low && !c.in.host.sysResource {
+	if low := c.in.host.oomScoreAdj; want < low && !c.in.host.raises() {
 		c.warn("oom_score_adj %d: only CAP_SYS_RESOURCE may go below the caller's %d, which is kept", want, low)
 		want = low
 	}

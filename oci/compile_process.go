@@ -106,7 +106,7 @@ func (c *compiler) limits(pr *specs.Process) {
 	for _, r := range pr.Rlimits {
 		n, _ := rlimitNumber(r.Type)
 		soft, hard := r.Soft, r.Hard
-		if have := c.in.host.hardLimit(n); hard > have && !c.in.host.sysResource {
+		if have := c.in.host.hardLimit(n); hard > have && !c.in.host.raises() {
 			c.warn("%s: only CAP_SYS_RESOURCE may raise the hard limit from %d to %d; it is kept", r.Type, have, hard)
 			hard = have
 			soft = min(soft, hard)

@@ -332,6 +332,9 @@ func (c *Container) Pidfd() (*os.File, error) {
 // vanished, is an ErrNotFound: its processes are not ours to touch.
 func (c *Container) Group() (*cgroup.Group, error) {
 	if c.group == nil {
+		if !c.hasGroup() {
+			return nil, errNoGroup
+		}
 		restore := cgroup.Restore
 		if c.Owned || c.Pid == 0 {
 			restore = func(s cgroup.State) (*cgroup.Group, error) { return cgroup.RestoreOwned(s, c.ownerName()) }

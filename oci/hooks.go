@@ -433,7 +433,7 @@ func (c *Container) startHooks(spec *specs.Spec) error {
 		return err
 	}
 	defer h.init.Close()
-	if h.group, err = c.Group(); err != nil {
+	if h.group, err = c.Group(); err != nil && !errors.Is(err, errNoGroup) {
 		return err
 	}
 	return h.run(startHook, poststartHook, nil)

@@ -17,7 +17,7 @@ import (
 type hostLimits struct {
 	caps        caps.Set // capabilities it holds and may pass on
 	lastCap     caps.Cap // the highest the kernel has
-	sysResource bool     // CAP_SYS_RESOURCE: it may raise limits
+	sysResource bool     // CAP_SYS_RESOURCE, in its user namespace
 	sysAdmin    bool     // CAP_SYS_ADMIN: it may mount, on the host
 	setgroups   bool     // CAP_SETGID: it may map any group, and leave setgroups allowed in a new user namespace
 	setuid      bool     // CAP_SETUID: it may map any user
@@ -70,6 +70,10 @@ func thisHost(oom bool) (hostLimits, error) {
 func anyHost() hostLimits {
 	return hostLimits{caps: ^caps.Set(0), lastCap: unix.CAP_LAST_CAP, sysResource: true, sysAdmin: true, setgroups: true, setuid: true}
 }
+
+// raises tells whether it may raise limits: the kernel asks for CAP_SYS_RESOURCE
+// on the host.
+func (h *hostLimits) raises() bool { return h.sysResource && (h.stat == nil || isHostRoot()) }
 
 func (h *hostLimits) has(probe func() bool) bool { return probe == nil || probe() }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/berth-containers/berth/kernel/cgroup"
 	p "github.com/berth-containers/berth/kernel/program"
 	"github.com/berth-containers/berth/kernel/resctrl"
+	"github.com/berth-containers/berth/kernel/systemd"
 )
 
 const (
@@ -95,14 +96,32 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		defer image.Close()
 		defer wait.file.Close()
 	}
-	hooks := launchHooks{prepare: func() error {
-		err := g.Make(Resources(spec))
+	return c.launchGrouped(r, req, manager, wait, image)
+}
+
+// launchGrouped launches the container in its cgroup; or, where the caller may
+// make none, without.
+func (c *Container) launchGrouped(r *Runner, req *StartRequest, manager *systemd.Conn, wait *inherited, image *os.File) (*Process, error) {
+	prepare := func() error {
+		err := makeGroup(req.Cgroup, req.Spec)
 		c.made = err == nil
 		return err
-	}, made: c.adopt}
+	}
+	pr, err := c.launchWith(r, req, manager, wait, image, prepare)
+	if errors.Is(err, errNoGroup) {
+		c.withoutGroup()
+		req.Cgroup = nil
+		pr, err = c.launchWith(r, req, nil, wait, image, nil)
+	}
+	return pr, err
+}
+
+func (c *Container) launchWith(r *Runner, req *StartRequest, manager *systemd.Conn, wait *inherited, image *os.File, prepare func() error) (*Process, error) {
+	spec, g := req.Spec, req.Cgroup
+	hooks := launchHooks{prepare: prepare, made: c.adopt}
 	if manager != nil {
 		hooks.prepare, hooks.spawned = nil, func(pr *Process) error { return c.enterScope(manager, spec, pr) }
-	} else if g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace) {
+	} else if prepare != nil && (g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace)) {
 		// The process is born in it, or is given its files.
 		if err := hooks.prepare(); err != nil {
 			return nil, err
@@ -114,10 +133,10 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 		return nil, err
 	}
 	if emptyHooks(spec.Hooks) {
-		return r.launch(plan, o.Stdio, image, hooks)
+		return r.launch(plan, req.Stdio, image, hooks)
 	}
 	return c.launchHooked(r, spec, hooks, func(hooks launchHooks) (*Process, error) {
-		return r.launch(plan, o.Stdio, image, hooks)
+		return r.launch(plan, req.Stdio, image, hooks)
 	})
 }
 
@@ -296,6 +315,9 @@ func newNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
 }
 
 func (c *Container) killAll(sig unix.Signal) error {
+	if !c.hasGroup() {
+		return c.killAllWithout(sig)
+	}
 	g, err := c.Group()
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
@@ -309,6 +331,9 @@ func (c *Container) killAll(sig unix.Signal) error {
 // letDie thaws a container that cgroup v1's freezer holds: what it holds cannot
 // die. (On v2 the frozen do.)
 func (c *Container) letDie() error {
+	if !c.hasGroup() {
+		return nil
+	}
 	g, err := c.Group()
 	if errors.Is(err, errdefs.ErrNotFound) || err == nil && g.Mode() == cgroup.Unified {
 		return nil
@@ -352,7 +377,12 @@ func (c *Container) dismantle() error {
 }
 
 func (c *Container) remove() error {
-	if len(c.Cgroup.Dirs) > 0 {
+	if !c.hasGroup() {
+		if err := c.endWithout(); err != nil {
+			c.Close()
+			return fmt.Errorf("delete container %s: %w", c.ID, err)
+		}
+	} else {
 		g, err := c.Group()
 		if err == nil {
 			err = errors.Join(g.Kill(unix.SIGKILL), c.leaveScope(), g.Destroy())
@@ -456,7 +486,7 @@ func (c *Container) Exec(r *Runner, spec *specs.Spec, process *specs.Process, o 
 	}
 	defer pidfd.Close()
 	g, err := c.Group()
-	if err != nil {
+	if err != nil && !errors.Is(err, errNoGroup) {
 		return nil, err
 	}
 	if len(o.Cgroup) > 0 {

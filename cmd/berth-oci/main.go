@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -64,7 +65,7 @@ func main() {
 func realMain(args []string) int {
 	a := &app{stdout: os.Stdout}
 	fs := newFlags("berth-oci", "[options] COMMAND ...")
-	fs.StringVar(&a.root, "root", "/run/berth-oci", "`directory` of the containers' states")
+	fs.StringVar(&a.root, "root", defaultRoot(), "`directory` of the containers' states")
 	fs.StringVar(&a.log.path, "log", "", "`file` to append errors and warnings to (default standard error)")
 	fs.StringVar(&a.log.format, "log-format", "text", "text or json")
 	fs.BoolVar(&a.log.debug, "debug", false, "log more")
@@ -84,6 +85,17 @@ func realMain(args []string) int {
 		return 1
 	}
 	return a.dispatch(fs.Arg(0), fs.Args()[1:])
+}
+
+// defaultRoot is where containers' states are: for an ordinary user in the
+// directory of their session.
+func defaultRoot() string {
+	if os.Geteuid() != 0 {
+		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+			return filepath.Join(dir, "berth-oci")
+		}
+	}
+	return "/run/berth-oci"
 }
 
 func (a *app) dispatch(name string, args []string) int {
