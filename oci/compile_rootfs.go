@@ -98,6 +98,9 @@ func (c *compiler) mountCgroups(m *specs.Mount, o *mountOptions) error {
 	if len(o.super) > 0 { // the hierarchies are the host's, mounted already
 		c.warn("mounts: %s: %s: a cgroup mount shows what the host has mounted, with its options", m.Destination, strings.Join(o.super, ","))
 	}
+	if len(c.in.cgroups) == 0 {
+		c.warn("mounts: %s: the container has no cgroup to show", m.Destination)
+	}
 	step := "mount cgroup on " + m.Destination
 	readOnly := (o.set | o.rset) & unix.MOUNT_ATTR_RDONLY
 	base := p.Arg{}

@@ -182,11 +182,21 @@ func copySubdirectory(from, to int, name string) error {
 }
 
 func copyFile(from, to int, name string) error {
-	const flags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
-	return withBoth(from, to, name, unix.O_RDONLY|flags, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|flags, func(in, out *os.File) error {
-		_, err := io.Copy(out, in)
-		return err
-	})
+	// Looked at before it is opened for reading: another container of the same
+	// image could have put a device there.
+	return withBoth(from, to, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		func(held, out *os.File) error {
+			if st, err := held.Stat(); err != nil || !st.Mode().IsRegular() {
+				return errors.Join(err, errors.New("is no regular file any more"))
+			}
+			in, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", held.Fd()))
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			_, err = io.Copy(out, in)
+			return err
+		})
 }
 
 func withBoth(from, to int, name string, inFlags, outFlags int, act func(in, out *os.File) error) error {
