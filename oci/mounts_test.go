@@ -22,10 +22,12 @@ func TestEveryMountOption(t *testing.T) {
 	needRoot(t)
 	root := rootfs(t)
 	src := t.TempDir()
-	if err := errors.Join(os.Mkdir(src+"/sub", 0o755), unix.Mount("sub", src+"/sub", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")); err != nil {
+	// Mounts of the test's own: those of the machine have flags of their own.
+	if err := errors.Join(unix.Mount("src", src, "tmpfs", 0, ""), os.Mkdir(src+"/sub", 0o755),
+		unix.Mount("sub", src+"/sub", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Unmount(src+"/sub", unix.MNT_DETACH)
+	defer unix.Unmount(src, unix.MNT_DETACH)
 	const def = "rw,relatime"
 	const sub = "rw,nosuid,nodev,noexec,relatime"
 	for _, c := range []struct{ option, tmpfs, bind, below string }{
