@@ -162,7 +162,7 @@ func (c *Container) adopt(pr *Process) error {
 	if err != nil {
 		return err
 	}
-	c.Pid, c.Started, c.Owned = pr.Pid, started, c.group.Owned()
+	c.Pid, c.Started, c.Owned = pr.Pid, started, c.group != nil && c.group.Owned()
 	return c.save()
 }
 

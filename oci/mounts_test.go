@@ -23,7 +23,7 @@ func TestEveryMountOption(t *testing.T) {
 	root := rootfs(t)
 	src := t.TempDir()
 	// Mounts of the test's own: those of the machine have flags of their own.
-	if err := errors.Join(unix.Mount("src", src, "tmpfs", 0, ""), os.Mkdir(src+"/sub", 0o755),
+	if err := errors.Join(unix.Mount("src", src, "tmpfs", 0, ""), unix.Mount("", src, "", unix.MS_PRIVATE, ""), os.Mkdir(src+"/sub", 0o755),
 		unix.Mount("sub", src+"/sub", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")); err != nil {
 		t.Fatal(err)
 	}
