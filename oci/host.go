@@ -73,7 +73,7 @@ func anyHost() hostLimits {
 
 // raises tells whether it may raise limits: the kernel asks for CAP_SYS_RESOURCE
 // on the host.
-func (h *hostLimits) raises() bool { return h.sysResource && (h.stat == nil || isHostRoot()) }
+func (h *hostLimits) raises() bool { return h.sysResource && (h.stat == nil || IsHostRoot()) }
 
 func (h *hostLimits) has(probe func() bool) bool { return probe == nil || probe() }
 

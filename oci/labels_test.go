@@ -35,7 +35,9 @@ func TestMissingSecurityModulesAreNamed(t *testing.T) {
 		host := anyHost()
 		host.appArmor, host.seLinux = no, no
 		plans := map[string]func() (*Plan, error){
-			"init": func() (*Plan, error) { return compile(&compileInput{spec: s, bundle: "/", host: host}) },
+			"init": func() (*Plan, error) {
+				return compile(&compileInput{spec: s, bundle: "/", host: host, cgroups: []cgroupMount{{Source: "/x"}}})
+			},
 			"exec": func() (*Plan, error) {
 				return compileExec(&compileInput{spec: s, host: host}, s.Process, inherited{name: "init"}, 1)
 			},

@@ -24,7 +24,7 @@ import (
 func makeGroup(g *cgroup.Group, spec *specs.Spec) error {
 	res := Resources(spec)
 	err := g.Make(res)
-	if !denied(err) || isHostRoot() {
+	if !denied(err) || IsHostRoot() {
 		return err
 	}
 	// Device rules are for the host's root; a user namespace's can make no
@@ -51,8 +51,8 @@ func denied(err error) bool {
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)
 }
 
-// isHostRoot tells whether the caller is root, and not of a user namespace.
-func isHostRoot() bool {
+// IsHostRoot tells whether the caller is root, and not of a user namespace.
+func IsHostRoot() bool {
 	if os.Geteuid() != 0 {
 		return false
 	}

@@ -87,13 +87,11 @@ func realMain(args []string) int {
 	return a.dispatch(fs.Arg(0), fs.Args()[1:])
 }
 
-// defaultRoot is where containers' states are: for an ordinary user in the
-// directory of their session.
+// defaultRoot is where containers' states are: for an ordinary user, and for
+// root of a user namespace, which is one, in the directory of their session.
 func defaultRoot() string {
-	if os.Geteuid() != 0 {
-		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-			return filepath.Join(dir, "berth-oci")
-		}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !oci.IsHostRoot() {
+		return filepath.Join(dir, "berth-oci")
 	}
 	return "/run/berth-oci"
 }
