@@ -289,7 +289,7 @@ func TestNetDevices(t *testing.T) {
 				t.Cleanup(func() { exec.Command("ip", "link", "del", "berthtest1").Run() })
 				ip(t, "addr", "add", "192.0.2.7/24", "dev", "berthtest0")
 				ip(t, "link", "set", "berthtest0", "mtu", "1400", "up")
-				s := specFor(root, "sh", "-c", "cd /sys/class/net; echo *; cat "+c.want+"/mtu; ip -o addr show dev "+c.want+" | grep -o '192[^ ]*'; ip link show "+c.want+" | grep -o 'UP[,>]' | head -1; cat /proc/sys/net/ipv4/conf/"+c.want+"/forwarding")
+				s := specFor(root, "sh", "-c", "cd /sys/class/net; echo *; cat "+c.want+"/mtu; ip -o addr show dev "+c.want+" | grep -o '192[.][^ ]*'; ip link show "+c.want+" | grep -o 'UP[,>]' | head -1; cat /proc/sys/net/ipv4/conf/"+c.want+"/forwarding")
 				s.Root.Readonly = false
 				if user {
 					userNamespaced(t, s, root)
