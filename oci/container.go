@@ -251,7 +251,11 @@ func (c *Container) Remove() error {
 			return fmt.Errorf("delete container %s: %s: %w", c.ID, name, err)
 		}
 	}
-	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Remove(c.path)
+	if errors.Is(err, unix.ENOTEMPTY) { // a restore was interrupted
+		err = errors.Join(os.Remove(filepath.Join(c.path, restoreRoot)), os.Remove(c.path))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete container %s: %w", c.ID, err)
 	}
 	return nil

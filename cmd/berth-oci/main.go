@@ -22,6 +22,7 @@ type app struct {
 	stdout io.Writer
 	// systemd: containers are made in scopes of systemd.
 	systemd bool
+	criu    string // the program, "" for the one in PATH
 }
 
 // command is one of berth-oci's verbs.
@@ -48,6 +49,8 @@ func commands() []command {
 		{"update", "ID", "change a container's limits", runUpdate},
 		{"events", "ID", "print a container's use of resources and shortages of memory", runEvents},
 		{"ps", "ID [PS-OPTION...]", "list the processes of a container", runPs},
+		{"checkpoint", "ID", "save a container's processes to files, by CRIU", runCheckpoint},
+		{"restore", "ID", "make a container's processes from such files again", runRestore},
 		{"spec", "", "write a default config.json", runSpec},
 		{"features", "", "print what of the specification is supported, as JSON", runFeatures},
 		{"explain", "[BUNDLE]", "print the system calls that build a bundle's container", runExplain},
@@ -70,6 +73,7 @@ func realMain(args []string) int {
 	fs.StringVar(&a.log.format, "log-format", "text", "text or json")
 	fs.BoolVar(&a.log.debug, "debug", false, "log more")
 	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups: linux.cgroupsPath is slice:prefix:name")
+	fs.StringVar(&a.criu, "criu", "", "`program` that makes checkpoints (default: criu in PATH)")
 	version := boolFlag(fs, "version", "v", false, "print the version")
 	if code, done := parse(fs, args, usage); done {
 		return code
@@ -125,7 +129,7 @@ func (a *app) store() *oci.Store {
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND [options] ...\n\ncommands:")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %-20s %s\n", c.name, c.args, c.short)
+		fmt.Fprintf(w, "  %-10s %-20s %s\n", c.name, c.args, c.short)
 	}
 	fmt.Fprintln(w, "\nberth-oci COMMAND --help shows a command's options.")
 }

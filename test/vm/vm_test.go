@@ -15,7 +15,7 @@ import (
 
 // packages are those whose tests depend on the kernel's cgroup version or
 // security modules.
-var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/lsm", "kernel/cgroup", "oci", "keeper", "test/oci"}
+var packages = []string{"kernel/program", "kernel/caps", "kernel/seccomp", "kernel/lsm", "kernel/criu", "kernel/cgroup", "oci", "keeper", "test/oci"}
 
 func TestOnCgroupV2(t *testing.T) {
 	out, err := inVM(t, packages, script)
@@ -99,7 +99,7 @@ mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 echo 4 >/proc/sys/vm/nr_hugepages
 export BERTH_OCI_BIN=$PWD/bin; cp -r src/demo /var/demo
 rc=0
-for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/lsm kernel/cgroup oci keeper" + `; do
+for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/lsm kernel/criu kernel/cgroup oci keeper" + `; do
 	cp -r src/$p /var/lib/pkg && bin=$PWD/$(echo $p | tr / _)
 	echo "== $p"
 	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.skip "^TestTableIsGenerated$") || rc=1

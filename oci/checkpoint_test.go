@@ -1,0 +1,187 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+// needCRIU skips where CRIU says itself that it does not work.
+func needCRIU(t *testing.T) {
+	t.Helper()
+	needRoot(t)
+	if out, err := exec.Command("criu", "check").CombinedOutput(); err != nil {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		t.Skipf("criu check: %v: %s", err, lines[len(lines)-1])
+	}
+}
+
+// counter starts a container that writes ever higher numbers to a pipe.
+func counter(t *testing.T, store *Store, spec *specs.Spec) (*Container, *Process, *os.File) {
+	t.Helper()
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.New("counter", t.TempDir(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	pr, err := c.Launch(runner(t), spec, LaunchOptions{Stdio: Stdio{Out: w}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, pr, r
+}
+
+// read reads one more line.
+func readLine(t *testing.T, f *os.File) string {
+	t.Helper()
+	var line []byte
+	b := make([]byte, 1)
+	for {
+		if n, err := f.Read(b); n == 0 || err != nil {
+			t.Fatalf("%q and then %v", line, err)
+		}
+		if b[0] == '\n' {
+			return string(line)
+		}
+		line = append(line, b[0])
+	}
+}
+
+func TestCheckpointAndRestore(t *testing.T) {
+	needCRIU(t)
+	root := rootfs(t)
+	data := t.TempDir()
+	spec := specFor(root, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Source: data, Options: []string{"bind"}})
+	spec.Root.Readonly = false
+	store := &Store{Root: t.TempDir()}
+	images, before := filepath.Join(t.TempDir(), "images"), hostMounts(t)
+	c, pr, out := counter(t, store, spec)
+	defer out.Close()
+	for readLine(t, out) != "3" {
+	}
+	o := &CheckpointOptions{Images: images, LeaveRunning: true}
+	if err := c.Checkpoint(spec, o); err != nil {
+		t.Fatal(err)
+	}
+	if st := c.Status(); st != specs.StateRunning {
+		t.Errorf("left running it is %s", st)
+	}
+	o.LeaveRunning = false
+	if err := c.Checkpoint(spec, o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pr.Wait(); err != nil {
+		t.Error(err)
+	}
+	pr.Close()
+	if err := c.Delete(true); err != nil {
+		t.Fatal(err)
+	}
+
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err = store.New("counter", t.TempDir(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pr, err = c.Restore(spec, Stdio{In: os.Stdin, Out: w, Err: os.Stderr}, &CheckpointOptions{Images: images})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	if line := readLine(t, r); len(line) == 0 || line == "1" || line == "2" {
+		t.Errorf("it counts from %q again", line)
+	}
+	if st := c.Status(); st != specs.StateRunning {
+		t.Errorf("restored it is %s", st)
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pr.Pid)); err != nil || !strings.Contains(string(b), spec.Linux.CgroupsPath) {
+		t.Errorf("its cgroup: %s %v", b, err)
+	}
+	if err := pr.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if ws, err := pr.Wait(); err != nil || ws.Signal() != unix.SIGKILL {
+		t.Errorf("%v, %v", ws, err)
+	}
+	if err := c.Delete(true); err != nil {
+		t.Error(err)
+	}
+	if after := hostMounts(t); after != before {
+		t.Errorf("mounts are left:\n%s", after)
+	}
+}
+
+// A failed restore leaves nothing, and says what CRIU says.
+func TestRestoreErrors(t *testing.T) {
+	needRoot(t)
+	spec := specFor(rootfs(t), "true")
+	before := hostMounts(t)
+	for name, c := range map[string]struct {
+		o     CheckpointOptions
+		set   func(*specs.Spec)
+		class error
+		want  string
+	}{
+		"no criu":   {CheckpointOptions{Program: "/nonexistent/criu", Images: t.TempDir()}, nil, errdefs.ErrUnsupported, "needs criu"},
+		"no images": {CheckpointOptions{Images: "/nonexistent/images"}, nil, unix.ENOENT, "/nonexistent/images"},
+		"bad mode":  {CheckpointOptions{Images: t.TempDir(), CgroupMode: "x"}, nil, errdefs.ErrInvalid, "--manage-cgroups-mode"},
+		"pre-dump":  {CheckpointOptions{Images: t.TempDir() + "/.."}, nil, unix.ENOENT, "descriptors.json"},
+		"hooks": {CheckpointOptions{Images: t.TempDir()}, func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x"}}} },
+			errdefs.ErrUnsupported, "hooks"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.o.Program != "" {
+				if err := os.WriteFile(filepath.Join(c.o.Images, descriptorsFile), []byte(`["","",""]`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			store := &Store{Root: t.TempDir()}
+			made, err := store.New("r", t.TempDir(), []byte("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := *spec
+			if c.set != nil {
+				c.set(&s)
+			}
+			_, err = made.Restore(&s, Stdio{}, &c.o)
+			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if left, err := os.ReadDir(store.Root); err != nil || len(left) > 0 {
+				t.Errorf("left: %v %v", left, err)
+			}
+		})
+	}
+	if after := hostMounts(t); after != before {
+		t.Errorf("mounts are left:\n%s", after)
+	}
+}
