@@ -136,13 +136,21 @@ func meaningless(super []string) (lost []string) {
 }
 
 // bindsFromOutside tells whether the parent makes the copy of the source's
-// mount: where it has to be connected with the host's (in the container's mount
-// namespace it would only follow), where ids are mapped (which takes a right on
+// mount: where it has to be connected with the host's, as a shared mount of a
+// container with a shared root is (in the container's mount namespace it would
+// only follow; and it would come before all others in the kernel's list of
+// mounts otherwise, out of the specification's order), where ids are mapped (which takes a right on
 // the filesystem), where the source may be out of reach for a user namespace's
 // root, and where the path means the caller (/proc/self/fd/3).
 func (c *compiler) bindsFromOutside(source string, o *mountOptions) bool {
 	return c.in.host.sysAdmin &&
-		(o.idmap || o.propagation == unix.MS_SHARED || c.newUser || strings.HasPrefix(source, "/proc/") || strings.HasPrefix(source, "/dev/fd/"))
+		(o.idmap || o.propagation == unix.MS_SHARED && c.sharesRoot() || c.newUser || strings.HasPrefix(source, "/proc/") || strings.HasPrefix(source, "/dev/fd/"))
+}
+
+// sharesRoot tells whether the container's root is shared.
+func (c *compiler) sharesRoot() bool {
+	flag, _, _ := propagation(c.spec.Linux.RootfsPropagation)
+	return flag == unix.MS_SHARED
 }
 
 // applyAttrs gives a bind mount its own and its recursive attributes.

@@ -51,7 +51,7 @@ func TestDocker(t *testing.T) {
 	}{
 		{"run", func(t *testing.T, e *engine) { e.play(t) }}, {"errors", testErrors}, {"life", testLife}, {"exec", testExec},
 		{"terminal", testTerminal}, {"standard input", testStdin}, {"bridge", testBridge}, {"health", testDockerHealth},
-		{"restart", testRestart}, {"update", testUpdate}, {"files", testFiles}, {"build", testDockerBuild}, {"out of memory", testDockerOOM},
+		{"restart", testRestart}, {"update", testUpdate}, {"files", testFiles}, {"build", testDockerBuild}, {"out of memory", testDockerOOM}, {"propagation", testPropagation},
 		{"AppArmor", testAppArmor},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, e) })
