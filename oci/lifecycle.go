@@ -274,9 +274,9 @@ func (c *Container) startFailed(report p.Report) error {
 }
 
 // Kill sends a signal to the container's first process, or with all to each of
-// its processes. SIGKILL goes to all of them too when the container has no pid
-// namespace of its own, in which they would end with the first, and it acts on a
-// paused container. With all there may be nobody left.
+// its processes. SIGKILL goes to all of them too when the container has a cgroup
+// but no pid namespace of its own, in which they would end with the first, and
+// it acts on a paused container. With all there may be nobody left.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
 	if all {
 		return c.killAll(sig)
@@ -291,7 +291,8 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		if err != nil {
 			return err
 		}
-		if !newNamespace(spec.Linux, specs.PIDNamespace) {
+		// Without a cgroup they cannot be told from others.
+		if c.hasGroup() && !newNamespace(spec.Linux, specs.PIDNamespace) {
 			return c.killAll(sig)
 		}
 	}
