@@ -53,6 +53,7 @@ func (e *engine) command(ctx context.Context, args ...string) *exec.Cmd {
 	argv := append(e.argv[:len(e.argv):len(e.argv)], args...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), e.env...)
+	cmd.Dir = thePlace().work // conmon leaves files where it is
 	return cmd
 }
 
