@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -73,10 +74,19 @@ func realMain(args []string) int {
 	fs.StringVar(&a.log.format, "log-format", "text", "text or json")
 	fs.BoolVar(&a.log.debug, "debug", false, "log more")
 	fs.BoolVar(&a.systemd, "systemd-cgroup", false, "have systemd make the cgroups: linux.cgroupsPath is slice:prefix:name")
+	fs.Func("rootless", "true, false or auto: accepted and without effect, as what the caller may do is found out by trying", func(v string) error {
+		if v != "true" && v != "false" && v != "auto" {
+			return errors.New("true, false or auto")
+		}
+		return nil
+	})
 	fs.StringVar(&a.criu, "criu", "", "`program` that makes checkpoints (default: criu in PATH)")
 	version := boolFlag(fs, "version", "v", false, "print the version")
 	if code, done := parse(fs, args, usage); done {
 		return code
+	}
+	if a.log.path == "/dev/stderr" { // runc's default
+		a.log.path = ""
 	}
 	switch {
 	case *version:
