@@ -3,7 +3,6 @@ package oci
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -40,7 +39,7 @@ func (c *Container) planScope(path string) (*cgroup.Group, *systemd.Conn, error)
 	if path == "" {
 		path = ":berth:" + c.ID
 	}
-	user := os.Geteuid() != 0
+	user := !IsHostRoot() // root of a user namespace is an ordinary user to the host's systemd
 	scope, err := systemd.ParsePath(path, user)
 	if err != nil {
 		return nil, nil, err

@@ -12,10 +12,11 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 )
 
-// connect reaches the manager of whoever runs the test: root's is the system's.
+// connect reaches the user's manager in a session of a user, even as root of a
+// user namespace, and else the system's.
 func connect(t *testing.T) (*Conn, bool) {
 	t.Helper()
-	user := os.Geteuid() != 0
+	user := os.Geteuid() != 0 || os.Getenv("XDG_RUNTIME_DIR") != ""
 	socket, err := busSocket(user, os.Getenv)
 	if err == nil {
 		_, err = os.Stat(socket)

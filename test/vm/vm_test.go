@@ -43,7 +43,8 @@ func TestOnSELinux(t *testing.T) {
 
 func TestOnSystemd(t *testing.T) {
 	out, err := inVM(t, []string{"oci", "kernel/systemd"}, systemdScript, "--systemd")
-	passed(t, results(t, out), "oci/TestSystemdScope", "kernel/systemd/TestScopeOfAProcess", "kernel/systemd of a user/TestScopeOfAProcess")
+	passed(t, results(t, out), "oci/TestSystemdScope", "kernel/systemd/TestScopeOfAProcess", "kernel/systemd of a user/TestScopeOfAProcess",
+		"kernel/systemd of a user namespace/TestScopeOfAProcess")
 	if err != nil {
 		t.Errorf("%v\n%s", err, tail(out, 100))
 	}
@@ -131,6 +132,7 @@ echo "== kernel/systemd"
 ./kernel_systemd -test.v -test.timeout 5m || rc=1
 # The manager of an ordinary user, started by hand: this machine has no logins.
 echo 'berth:x:1000:1000::/tmp:/bin/sh' >>/etc/passwd; echo 'berth:x:1000:' >>/etc/group
+cp kernel_systemd /tmp # this directory is shut for others
 export XDG_RUNTIME_DIR=/run/user/1000
 mkdir -p $XDG_RUNTIME_DIR; chown 1000:1000 $XDG_RUNTIME_DIR; chmod 700 $XDG_RUNTIME_DIR
 systemd-run --quiet --uid=1000 --gid=1000 --setenv=XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR -p Delegate=yes --unit=manager /lib/systemd/systemd --user
@@ -138,7 +140,9 @@ until [ -S $XDG_RUNTIME_DIR/bus ]; do :; done
 echo "== kernel/systemd of a user"
 # It takes in processes of its own cgroup alone.
 echo $$ >/sys/fs/cgroup/system.slice/manager.service/init.scope/cgroup.procs
-setpriv --reuid 1000 --regid 1000 --clear-groups ./kernel_systemd -test.v -test.timeout 5m || rc=1
+setpriv --reuid 1000 --regid 1000 --clear-groups /tmp/kernel_systemd -test.v -test.timeout 5m || rc=1
+echo "== kernel/systemd of a user namespace"
+setpriv --reuid 1000 --regid 1000 --clear-groups unshare --map-root-user /tmp/kernel_systemd -test.v -test.timeout 5m || rc=1
 exit $rc
 `
 
