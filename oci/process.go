@@ -253,7 +253,11 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 	}
 	pid, pidfd, err := r.startOn(plan.initialCPUs, &l)
 	if err != nil {
-		return nil, fmt.Errorf("make the container's process: %w", err)
+		err = fmt.Errorf("make the container's process: %w", err)
+		if errors.Is(err, unix.EPERM) && plan.attr.Cloneflags&unix.CLONE_NEWUSER == 0 && !IsHostRoot() {
+			err = errdefs.WithHint(err, "without root a container needs a user namespace in its configuration")
+		}
+		return nil, err
 	}
 	return &Process{Pid: pid, Pidfd: pidfd, plan: plan, image: image}, nil
 }

@@ -241,6 +241,10 @@ func TestRootlessErrors(t *testing.T) {
 			limit := int64(64 << 20)
 			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
 		}},
+		{"hint: without root a container needs a user namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = s.Linux.Namespaces[:len(s.Linux.Namespaces)-1]
+			s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
+		}},
 		{"newgidmap: gid range [0-1) -> [0-1) not allowed", func(s *specs.Spec) { s.Linux.UIDMappings[0] = specs.LinuxIDMapping{HostID: 0, Size: 1} }},
 		{"idmap without CAP_SYS_ADMIN: not supported", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/tmp", Options: []string{"bind", "idmap"}})
