@@ -27,16 +27,34 @@ func TestRuntimeTools(t *testing.T) {
 		out := filepath.Join(dir, "host")
 		// Its exit status only says that something failed: the table tells more.
 		msg, _ := exec.Command("./run-oci-validation.sh", filepath.Join(dir, "berth-oci"), dir, out).CombinedOutput()
-		compare(t, out, "expected.txt", msg)
+		compare(t, out, readExpected(t, "expected.txt"), 50, msg)
 	})
 	t.Run("cgroup v2", func(t *testing.T) {
 		vmrun, err := filepath.Abs("../vm/vmrun")
 		if err != nil {
 			t.Fatal(err)
 		}
-		msg, _ := exec.Command(vmrun, "--timeout", "900", "--dir", dir, "--", "bash", "./in-vm.sh", "./berth-oci", ".").CombinedOutput()
-		compare(t, filepath.Join(dir, "v2"), "expected-v2.txt", msg)
+		reasons := readExpected(t, "expected-v2.txt")
+		argv := append([]string{"--timeout", "900", "--dir", dir, "--", "bash", "./in-vm.sh", "./berth-oci", "."}, worthwhile(t, dir, reasons)...)
+		msg, _ := exec.Command(vmrun, argv...).CombinedOutput()
+		compare(t, filepath.Join(dir, "v2"), reasons, 40, msg)
 	})
+}
+
+// worthwhile lists the programs that can tell something where there is no
+// cgroup version 1: the machine is slow.
+func worthwhile(t *testing.T, dir string, reasons map[string]string) (names []string) {
+	t.Helper()
+	programs, err := os.ReadDir(filepath.Join(dir, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range programs {
+		if reasons[p.Name()] != "reads cgroup version 1" {
+			names = append(names, p.Name())
+		}
+	}
+	return names
 }
 
 // prepare builds the suite and berth-oci into a directory.
@@ -63,9 +81,9 @@ func prepare(t *testing.T) string {
 	return dir
 }
 
-// compare holds the results in a directory to what is expected. msg is what
-// the suite printed.
-func compare(t *testing.T, out, expected string, msg []byte) {
+// compare holds the results in a directory, of at least so many programs, to
+// what is expected. msg is what the suite printed.
+func compare(t *testing.T, out string, reasons map[string]string, least int, msg []byte) {
 	t.Helper()
 	f, err := os.Open(filepath.Join(out, "summary.tsv"))
 	if err != nil {
@@ -75,10 +93,9 @@ func compare(t *testing.T, out, expected string, msg []byte) {
 	table := csv.NewReader(f)
 	table.Comma = '\t'
 	rows, err := table.ReadAll()
-	if err != nil || len(rows) < 50 {
+	if err != nil || len(rows) < least {
 		t.Fatalf("only %d programs ran: %v\n%s", len(rows), err, msg)
 	}
-	reasons := readExpected(t, expected)
 	for _, row := range rows {
 		name, verdict := row[0], row[1]
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +108,7 @@ func compare(t *testing.T, out, expected string, msg []byte) {
 			case verdict == "FAIL":
 				t.Logf("fails as expected: %s", reason)
 			case verdict == "PASS" && mayFail:
-				t.Errorf("passes, but %s says: %s", expected, reason)
+				t.Errorf("passes, but is expected to fail: %s", reason)
 			}
 		})
 	}

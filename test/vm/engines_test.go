@@ -16,7 +16,8 @@ import (
 // engineTests are those of test/peers that look at what is different there; the
 // machine is too slow for all.
 const engineTests = "TestCaller|TestContainerd/(life|exec|terminal|limits|processes)|" +
-	"TestPodman/(run|life|exec|terminal|pod|update|user|AppArmor)|TestDocker/(life|exec|terminal|bridge|update|out|AppArmor)"
+	"TestPodman/(run|life|exec|terminal|pod|update|user|AppArmor)|TestDocker/(life|exec|terminal|bridge|update|out|AppArmor)|" +
+	"TestRootlessPodman/(ids|life)"
 
 // TestEngines runs Podman, containerd, Docker and the caller of test/peers on
 // pure cgroup v2, with their AppArmor profiles.
