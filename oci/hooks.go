@@ -237,6 +237,7 @@ func (pr *Process) endWithin(timeout *int) error {
 	if timeout != nil {
 		ended, err := pr.endsBefore(time.Now().Add(time.Duration(*timeout) * time.Second))
 		if err != nil {
+			pr.abandon() // unreaped it would keep the container from ending
 			return err
 		}
 		if !ended {

@@ -185,8 +185,9 @@ func (pr *Process) setUp(sync *os.File, hooks *launchHooks) error {
 		return hooks.midway(pr)
 	})
 	if ferr != nil {
+		cerr := pr.becomeClone()
 		pr.abandon()
-		return ferr
+		return errors.Join(ferr, cerr)
 	}
 	if serr := pr.settle(ready); serr != nil {
 		return serr
@@ -293,8 +294,12 @@ func (pr *Process) follow(sync *os.File, midway func() error) (ready bool, err e
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || n == 0 {
+		// Reset: it ended before it read what was written to it.
+		if n == 0 && err == nil || err == unix.ECONNRESET {
 			return ready, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("hear of the process's set-up: %w", err)
 		}
 		switch string(buf[:n]) {
 		case msgPause:
@@ -419,28 +424,31 @@ func (pr *Process) becomeClone() error {
 	if !pr.plan.joinPID || pr.cloned {
 		return nil
 	}
-	second, err := pr.plan.Program.ReadSlot(pr.image, pr.plan.pidSlot)
-	if err != nil || second == 0 {
+	slot, err := pr.plan.Program.ReadSlot(pr.image, pr.plan.pidSlot)
+	if err != nil || slot == 0 {
 		return err // it failed before
 	}
-	if _, err := pr.Wait(); err != nil {
-		return err
+	second, fd := int(slot), -1
+	if _, err = pr.Wait(); err == nil {
+		fd, err = unix.PidfdOpen(second, 0)
+	}
+	if err != nil {
+		// Our own child that is not reaped: the number cannot have been reused.
+		_ = unix.Kill(second, unix.SIGKILL)
+		_, werr := (&Process{Pid: second}).Wait()
+		return errors.Join(fmt.Errorf("take over process %d: %w", second, err), werr)
 	}
 	pr.Pidfd.Close()
-	pr.cloned = true
-	pr.Pid = int(second)
-	// Our own child that is not reaped: the number cannot have been reused.
-	fd, err := unix.PidfdOpen(pr.Pid, 0)
-	if err != nil {
-		return fmt.Errorf("open process %d: %w", pr.Pid, err)
-	}
-	pr.Pidfd = os.NewFile(uintptr(fd), "pidfd")
+	pr.Pidfd, pr.Pid, pr.cloned = os.NewFile(uintptr(fd), "pidfd"), second, true
 	return nil
 }
 
 // abandon ends and reaps the process.
 func (pr *Process) abandon() syscall.WaitStatus {
-	_ = pr.Signal(unix.SIGKILL) // it may have ended
+	if err := pr.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		// Our own child that is not reaped: waiting must not last for ever.
+		_ = unix.Kill(pr.Pid, unix.SIGKILL)
+	}
 	ws, _ := pr.Wait()
 	return ws
 }
