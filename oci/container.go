@@ -243,10 +243,12 @@ func (c *Container) Close() {
 	}
 }
 
-// Remove deletes the container's directory and unlocks it.
+// Remove deletes the container's directory and unlocks it. The record goes first:
+// from then on the container does not exist, and what an interruption leaves is
+// removed by Open.
 func (c *Container) Remove() error {
 	defer c.Close()
-	for _, name := range []string{"config.json", stagedConfig, "state.json.new", startFifo, programFile, "state.json"} {
+	for _, name := range []string{"state.json", "config.json", stagedConfig, "state.json.new", startFifo, programFile} {
 		if err := unix.Unlinkat(int(c.dir.Fd()), name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("delete container %s: %s: %w", c.ID, name, err)
 		}

@@ -378,6 +378,7 @@ func (c *Container) dismantle() error {
 }
 
 func (c *Container) remove() error {
+	c.killFirst()
 	if !c.hasGroup() {
 		if err := c.endWithout(); err != nil {
 			c.Close()
@@ -386,7 +387,10 @@ func (c *Container) remove() error {
 	} else {
 		g, err := c.Group()
 		if err == nil {
-			err = errors.Join(g.Kill(unix.SIGKILL), c.leaveScope(), g.Destroy())
+			err = g.Kill(unix.SIGKILL)
+		}
+		if err == nil { // else it would wait for what lives on
+			err = errors.Join(c.leaveScope(), g.Destroy())
 		}
 		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 			c.Close()
@@ -400,6 +404,15 @@ func (c *Container) remove() error {
 		}
 	}
 	return c.Remove()
+}
+
+// killFirst kills the first process, which may not be in the cgroup: on v1 it joins
+// by itself, and its maker may have been killed before.
+func (c *Container) killFirst() {
+	if pidfd, err := c.Pidfd(); err == nil {
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0) // it may just have ended
+		pidfd.Close()
+	}
 }
 
 // Unlock lets others work on the container while the caller waits for it to end.
