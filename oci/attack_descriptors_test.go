@@ -110,6 +110,9 @@ func TestExecWorkingDirectoryIsNoHostDescriptor(t *testing.T) {
 		}
 	}
 	pr.Cwd = "/here"
+	// Such a process is in the container's pid namespace earlier, or its /proc/self
+	// would lead nowhere.
+	pr.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}
 	pr.Args = []string{"sh", "-c", "cat mark bait 2>/dev/null"}
 	swapping(t, s.req.Spec.Root.Path+"/here", s.req.Spec.Root.Path+"/there")
 	inside := 0

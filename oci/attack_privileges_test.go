@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -46,6 +47,45 @@ func TestContainerCannotLookIntoExecs(t *testing.T) {
 	}
 	if strings.Contains(string(seen), self) {
 		t.Errorf("the container saw the host's %s", self)
+	}
+}
+
+// CVE-2016-9962 for a container that may trace: nothing can be hidden from it, so
+// that a process which joins it must not be there to be seen before it has no more
+// rights than the container's.
+func TestExecsAreSeenConfined(t *testing.T) {
+	const own = "CapEff:\t0000000000080420" // with CAP_SYS_PTRACE
+	s := startSleeper(t, func(s *specs.Spec) {
+		list := []string{"CAP_SYS_PTRACE", "CAP_NET_BIND_SERVICE", "CAP_KILL"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: list, Permitted: list, Effective: list}
+		s.Process.Args = []string{"sh", "-c", "while :; do grep -h -s -E 'CapEff' /proc/[0-9]*/status >>/tmp/seen; done"}
+		s.Root.Readonly = false
+	})
+	pr := s.process("true")
+	pr.Capabilities = s.req.Spec.Process.Capabilities
+	for range 20 {
+		// It dawdles where it still has every right.
+		if _, err := s.try(pr, dawdle, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, err := os.ReadFile(filepath.Join(s.req.Spec.Root.Path, "tmp/seen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(seen)), "\n") {
+		if line != own {
+			t.Fatalf("the container saw a process with %s, it has %s itself", line, own)
+		}
+	}
+}
+
+// dawdle makes one call of the set-up take 20 ms.
+func dawdle(prog *p.Program, op *p.Op) {
+	if op.Sys == p.Umask {
+		time := make([]byte, 16)
+		binary.LittleEndian.PutUint64(time[8:], 20e6)
+		op.Sys, op.Args = p.Sys{Nr: unix.SYS_NANOSLEEP, Name: "nanosleep"}, [6]p.Arg{prog.Data(time, "20 ms")}
 	}
 }
 

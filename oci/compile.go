@@ -101,6 +101,9 @@ type compiler struct {
 	newUser bool       // the container has a user namespace that is not the host's
 	later   namespaces // those the program makes
 
+	// confinedFork: an exec enters the container's pid namespace last.
+	confinedFork bool
+
 	orphaned p.Label // where the process ends when the parent it waits for is gone
 
 	labelWarned bool

@@ -148,7 +148,14 @@ func (c *compiler) openConsole(step string, master p.Arg, size *specs.Box) {
 	for fd := range 3 {
 		c.Call(step, p.Dup3, c.console, p.Int(fd), p.Int(0))
 	}
-	c.Call(step, p.Ioctl, p.Int(0), p.Flag(unix.TIOCSCTTY, "TIOCSCTTY"), p.Int(0))
+	if !c.confinedFork {
+		c.controlTerminal()
+	}
+}
+
+// controlTerminal makes the terminal that of the session this process leads.
+func (c *compiler) controlTerminal() {
+	c.Call("open terminal", p.Ioctl, p.Int(0), p.Flag(unix.TIOCSCTTY, "TIOCSCTTY"), p.Int(0))
 }
 
 // sendMaster passes the master to the parent over the sync socket.

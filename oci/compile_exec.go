@@ -3,6 +3,7 @@ package oci
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -35,10 +36,15 @@ func compileExec(in *compileInput, pr *specs.Process, init inherited, initPid in
 	if err := c.labels(pr); err != nil {
 		return nil, err
 	}
+	c.confinedFork = hasNamespace(spec.Linux, specs.PIDNamespace) && !forkBeforeSchedule(pr.Scheduler)
 	// From here on processes of the container could look at this one.
 	c.hide()
 	c.joinContainer(init, initPid, false)
-	c.session()
+	if c.confinedFork {
+		c.keyring()
+	} else {
+		c.session()
+	}
 	c.execTerminal(pr)
 	if err := c.process(pr); err != nil {
 		return nil, err
@@ -104,7 +110,7 @@ func (c *compiler) joinContainer(init inherited, initPid int, initsRoot bool) {
 		c.becomeRoot()
 		c.hide() // taking on ids made it visible again (PR_SET_DUMPABLE in prctl(2))
 	}
-	if hasNamespace(c.spec.Linux, specs.PIDNamespace) {
+	if hasNamespace(c.spec.Linux, specs.PIDNamespace) && !c.confinedFork {
 		c.fork()
 	}
 	if root != (p.Arg{}) {
@@ -112,6 +118,35 @@ func (c *compiler) joinContainer(init inherited, initPid int, initsRoot bool) {
 		c.Call("enter root", p.Chroot, c.Str("."))
 	}
 	c.Call("enter root", p.Chdir, c.Str("/"))
+}
+
+// forkConfined is the last thing before the filter and the command: the clone that
+// is in the container's pid namespace, and the first of this to be seen by the
+// container's processes, has no more rights than they. Not even one that may
+// trace others (CAP_SYS_PTRACE), whom nothing can be hidden from, gains by it.
+func (c *compiler) forkConfined(pr *specs.Process) {
+	if !c.confinedFork {
+		return
+	}
+	c.hide() // taking on ids made it visible again (PR_SET_DUMPABLE in prctl(2))
+	c.fork()
+	c.Call("new session", p.Setsid)
+	if pr.Terminal {
+		c.controlTerminal()
+	}
+	// Lowered only now: the clone counted as one more process of the user.
+	for i := range pr.Rlimits {
+		if r := &pr.Rlimits[i]; r.Type == limitOfProcesses {
+			soft, hard := c.allowed(r)
+			c.limit(r.Type, soft, hard)
+		}
+	}
+}
+
+// forkBeforeSchedule tells of a policy that a clone would not have, or that
+// forbids clones: it must be set after the last.
+func forkBeforeSchedule(s *specs.Scheduler) bool {
+	return s != nil && (s.Policy == specs.SchedDeadline || slices.Contains(s.Flags, specs.SchedFlagResetOnFork))
 }
 
 // execTerminal opens a terminal of the container's devpts. The name is the

@@ -173,6 +173,10 @@ func (c *compiler) becomeRoot() {
 // a keyring of its own. It comes after the last clone.
 func (c *compiler) session() {
 	c.Call("new session", p.Setsid)
+	c.keyring()
+}
+
+func (c *compiler) keyring() {
 	if c.in.noKeyring {
 		return
 	}

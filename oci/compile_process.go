@@ -58,6 +58,7 @@ func (c *compiler) process(pr *specs.Process) error {
 	if level != landlockOff {
 		c.landlockRestrict(rules)
 	}
+	c.forkConfined(pr)
 	filter, err := c.filter()
 	if err != nil {
 		return err
@@ -103,19 +104,38 @@ func (c *compiler) personality() {
 
 // limits sets the resource limits, as far as the caller may raise them.
 func (c *compiler) limits(pr *specs.Process) {
-	for _, r := range pr.Rlimits {
+	for i := range pr.Rlimits {
+		r := &pr.Rlimits[i]
 		n, _ := rlimitNumber(r.Type)
-		soft, hard := r.Soft, r.Hard
-		if have := c.in.host.hardLimit(n); hard > have && !c.in.host.raises() {
-			c.warn("%s: only CAP_SYS_RESOURCE may raise the hard limit from %d to %d; it is kept", r.Type, have, hard)
-			hard = have
-			soft = min(soft, hard)
+		have := c.in.host.hardLimit(n)
+		soft, hard := c.allowed(r)
+		if hard < r.Hard {
+			c.warn("%s: only CAP_SYS_RESOURCE may raise the hard limit from %d to %d; it is kept", r.Type, have, r.Hard)
 		}
-		b := make([]byte, 16)
-		binary.LittleEndian.PutUint64(b, soft)
-		binary.LittleEndian.PutUint64(b[8:], hard)
-		c.Call("limit "+r.Type, p.Prlimit, p.Int(0), p.Flag(uint64(n), r.Type), c.Data(b, "limit"), p.Null)
+		if c.confinedFork && r.Type == limitOfProcesses { // forkConfined lowers it
+			soft, hard = max(hard, have), max(hard, have)
+		}
+		c.limit(r.Type, soft, hard)
 	}
+}
+
+const limitOfProcesses = "RLIMIT_NPROC"
+
+// allowed is a limit as far as the caller may raise it.
+func (c *compiler) allowed(r *specs.POSIXRlimit) (soft, hard uint64) {
+	n, _ := rlimitNumber(r.Type)
+	if have := c.in.host.hardLimit(n); r.Hard > have && !c.in.host.raises() {
+		return min(r.Soft, have), have
+	}
+	return r.Soft, r.Hard
+}
+
+func (c *compiler) limit(name string, soft, hard uint64) {
+	n, _ := rlimitNumber(name)
+	b := make([]byte, 16)
+	binary.LittleEndian.PutUint64(b, soft)
+	binary.LittleEndian.PutUint64(b[8:], hard)
+	c.Call("limit "+name, p.Prlimit, p.Int(0), p.Flag(uint64(n), name), c.Data(b, "limit"), p.Null)
 }
 
 // ownStdio gives the standard streams to the user, so that it may reopen them
