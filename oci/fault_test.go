@@ -11,46 +11,79 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/berth-containers/berth/kernel/lsm"
 	p "github.com/berth-containers/berth/kernel/program"
+	"github.com/berth-containers/berth/test/fullspec"
 )
 
-// TestEveryStepMayFail breaks each call of a container's program once: the error
-// must name the step, and nothing of the container may be left.
+// TestEveryStepMayFail breaks each call of a program once, for a container and an
+// exec that use everything: the error must name the step, and nothing may be left.
 func TestEveryStepMayFail(t *testing.T) {
 	needRoot(t)
-	root := rootfs(t)
-	s := specFor(root, "true")
-	s.Root.Readonly = false
-	s.Mounts = append(s.Mounts,
-		specs.Mount{Destination: "/data/new", Source: root, Options: []string{"rbind", "ro"}},
-		specs.Mount{Destination: "/etc/file", Source: "/etc/hostname", Options: []string{"bind"}})
-	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
-	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
-	s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch}
-	s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 1}
-	s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolLocal}
-	s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux}
+	for _, terminal := range []bool{false, true} {
+		s := everything(t, "true")
+		s.Process.Terminal = terminal
+		g := group(t, s)
+		r := runner(t)
+		req := &StartRequest{ID: "test", Spec: s, Bundle: t.TempDir(), Cgroup: g}
+		breakEach(t, r, g, 0, func() (*Plan, error) { return r.plan(req, nil) })
+	}
+}
+
+func TestEveryStepOfAnExecMayFail(t *testing.T) {
+	s := startSleeper(t, func(s *specs.Spec) { *s = *everything(t, "sleep", "1000") })
+	for _, terminal := range []bool{false, true} {
+		pr := s.process("true")
+		pr.Terminal = terminal
+		breakEach(t, s.r, s.req.Cgroup, 1, func() (*Plan, error) {
+			host, err := thisHost(true)
+			if err != nil {
+				return nil, err
+			}
+			in := &compileInput{spec: s.req.Spec, host: host}
+			in.useCgroup(s.req.Cgroup)
+			plan, err := compileExec(in, pr, inherited{name: "init", file: s.init.Pidfd}, s.init.Pid)
+			if err == nil {
+				plan.cloneInto(s.req.Cgroup)
+			}
+			return plan, err
+		})
+	}
+}
+
+// everything is a specification that uses all there is but hooks, which are not
+// the program's.
+func everything(t *testing.T, args ...string) *specs.Spec {
+	t.Helper()
+	root, source := rootfs(t), t.TempDir()
+	write(t, source, "file", "content")
+	s := specFor(root, args...)
+	fullspec.Fill(s, root, s.Linux.CgroupsPath, source, "/bin/true", args...)
+	s.Hooks = nil
 	if lsm.Landlock() >= landlockABI {
 		s.Annotations = map[string]string{LandlockAnnotation: "strict"}
 	}
-	g := group(t, s)
-	r := runner(t)
+	return s
+}
+
+// breakEach runs a plan once for each of its calls, with that call broken. procs
+// is how many processes are in the cgroup before and after.
+func breakEach(t *testing.T, r *Runner, g *cgroup.Group, procs int, compile func() (*Plan, error)) {
+	t.Helper()
 	before := hostMounts(t)
-	req := &StartRequest{ID: "test", Spec: s, Bundle: t.TempDir(), Cgroup: g}
-	plan, err := r.plan(req, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := plan.Program.Len()
-	reached := 0
-	for i := range n {
-		plan, err := r.plan(req, nil)
+	reached, n := 0, 1
+	for i := 0; i < n; i++ {
+		plan, err := compile()
 		if err != nil {
 			t.Fatal(err)
 		}
+		n = plan.Program.Len()
 		op := plan.Program.Op(i)
 		step := op.Step
+		if op.Sys == p.ExitGroup { // it does not fail
+			continue
+		}
 		op.Sys = p.Sys{Nr: 1 << 20, Name: "broken"} // ENOSYS
 		pr, err := r.launch(plan, Stdio{}, nil, launchHooks{})
 		if err == nil { // the program does not come by here, or can do without
@@ -71,8 +104,8 @@ func TestEveryStepMayFail(t *testing.T) {
 	if after := hostMounts(t); after != before {
 		t.Errorf("mounts are left:\n%s", after)
 	}
-	if procs, err := g.Procs(); err != nil || len(procs) > 0 {
-		t.Errorf("processes are left: %v %v", procs, err)
+	if left, err := g.Procs(); err != nil || len(left) != procs {
+		t.Errorf("processes in the cgroup: %v, %v, want %d", left, err, procs)
 	}
 }
 
