@@ -392,7 +392,13 @@ func (c *Container) remove() error {
 		if err == nil { // else it would wait for what lives on
 			err = errors.Join(c.leaveScope(), g.Destroy())
 		}
-		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		if errors.Is(err, errdefs.ErrNotFound) {
+			err = nil
+			if c.Pid == 0 { // its making may have been interrupted
+				err = cgroup.RemoveUnnamed(c.Cgroup)
+			}
+		}
+		if err != nil {
 			c.Close()
 			return fmt.Errorf("delete container %s: %w", c.ID, err)
 		}

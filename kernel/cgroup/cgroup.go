@@ -202,7 +202,25 @@ func Restore(s State) (*Group, error) {
 		}
 		l.branches = append(l.branches, branch{hierarchy: h, dir: dir})
 	}
+	if err := l.missed(s); err != nil {
+		return nil, err
+	}
 	return l.existing()
+}
+
+// missed finds directories of the record that are there and whose hierarchy was not
+// found: they must not be forgotten.
+func (l *placement) missed(s State) error {
+	if len(l.branches) == len(s.Dirs) {
+		return nil
+	}
+	for name, dir := range s.Dirs {
+		known := slices.ContainsFunc(l.branches, func(b branch) bool { return b.name() == name })
+		if !known && unix.Access(dir, unix.F_OK) == nil {
+			return fmt.Errorf("restore cgroup %s: %s is there, but the hierarchy %q was not found", s.Path, dir, name)
+		}
+	}
+	return nil
 }
 
 // Path returns the group's path as given to [Create], cleaned.

@@ -89,3 +89,31 @@ func RestoreOwned(s State, owner string) (*Group, error) {
 	}
 	return g, nil
 }
+
+// RemoveUnnamed removes what is there of a recorded group, empty and without any
+// owner's name: what [Group.Make] leaves when it is interrupted before it has
+// named the group. What somebody uses or has named stays.
+func RemoveUnnamed(s State) error {
+	g, err := Restore(s)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	for _, b := range g.ownerBranches() {
+		for _, attribute := range []string{ownerTrusted, ownerUser} {
+			if n, err := unix.Getxattr(b.dir, attribute, nil); err == nil && n > 0 {
+				return nil
+			}
+		}
+	}
+	var errs []error
+	for i := range g.branches {
+		if err := rmdir(g.branches[i].dir); err != nil && !gone(err) && err != unix.EBUSY {
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", g.branches[i].dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}

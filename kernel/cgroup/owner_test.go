@@ -50,6 +50,77 @@ func TestOwner(t *testing.T) {
 	}
 }
 
+// A Make that was interrupted has made some of the directories, and named none.
+func TestRemoveUnnamed(t *testing.T) {
+	needRoot(t)
+	g, err := Plan(testRoot + "/unnamed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := g.branches[:(len(g.branches)+1)/2]
+	makeSome := func() {
+		for i := range made {
+			b := &made[i]
+			if err := b.makeParents(path.Dir(b.dir)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(b.dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left := func() (n int) {
+		for i := range g.branches {
+			if _, err := os.Stat(g.branches[i].dir); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	makeSome()
+	if err := RemoveUnnamed(g.State()); err != nil || left() > 0 {
+		t.Errorf("%v; %d directories are left", err, left())
+	}
+	if err := RemoveUnnamed(g.State()); err != nil {
+		t.Errorf("nothing to remove: %v", err)
+	}
+	// In use, or named.
+	makeSome()
+	below := made[0].dir + "/below"
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveUnnamed(g.State()); err != nil || left() != 1 {
+		t.Errorf("%v; %d directories are left, want the one in use", err, left())
+	}
+	if err := errors.Join(os.Remove(below), RemoveUnnamed(g.State())); err != nil {
+		t.Fatal(err)
+	}
+	g.SetOwner("somebody")
+	if err := g.Make(nil); err != nil {
+		t.Fatal(err)
+	}
+	defer endGroup(t, g)
+	if err := RemoveUnnamed(g.State()); err != nil || left() != len(g.branches) {
+		t.Errorf("%v; %d directories are left of a named group", err, left())
+	}
+}
+
+func TestRestoreForgetsNothing(t *testing.T) {
+	g := newGroup(t, nil)
+	s := g.State()
+	s.Dirs["nosuch"] = g.branches[0].dir
+	if _, err := Restore(s); err == nil || !strings.Contains(err.Error(), `the hierarchy "nosuch" was not found`) {
+		t.Errorf("%v", err)
+	}
+	s.Dirs["nosuch"] = "/nonexistent"
+	again, err := Restore(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
 func TestSub(t *testing.T) {
 	g := newGroup(t, nil)
 	b := g.branch("pids")
