@@ -237,10 +237,11 @@ func (c *Container) release() error {
 	if report.Failed {
 		return c.startFailed(report)
 	}
-	if ran, err := p.InCall(image, report.Op, p.Execve); err != nil || !ran {
-		return errors.Join(err, c.endedBeforeStart())
+	ran, err := p.InCall(image, report.Op, p.Execve)
+	if err == nil && !ran {
+		err = c.endedBeforeStart()
 	}
-	return nil
+	return err
 }
 
 // endedBeforeStart is the error for a container that was killed while it waited.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -51,11 +52,12 @@ func (g *Group) stuck(err error) error {
 		"Kill them first; one that does not die may wait for a disk or a network file system.")
 }
 
-// remove removes the group from every hierarchy. A cgroup with processes or
-// children is EBUSY.
+// remove removes the group from every hierarchy, last from the first, which carries
+// the owner's name: an interrupted removal can be taken up again. A cgroup with
+// processes or children is EBUSY.
 func (g *Group) remove() error {
 	var busy error
-	for i := range g.branches {
+	for i := range slices.Backward(g.branches) {
 		b := &g.branches[i]
 		err := rmdir(b.dir)
 		if err == unix.EBUSY {
