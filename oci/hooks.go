@@ -367,6 +367,12 @@ func (c *Container) relock() error {
 	if err := unix.Flock(int(c.dir.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("lock container %s: %w", c.ID, err)
 	}
+	return c.deleted()
+}
+
+// deleted is the error for a container that somebody has deleted while it was
+// unlocked: its name and its cgroup's path may be another's now.
+func (c *Container) deleted() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(c.dir.Fd()), &st); err != nil {
 		return fmt.Errorf("container %s: %w", c.ID, err)
@@ -482,6 +488,9 @@ func (c *Container) endedBy(cause error) error {
 	var hook *HookError
 	if cause == nil || !errors.As(cause, &hook) {
 		return cause
+	}
+	if err := c.deleted(); err != nil {
+		return err
 	}
 	return errors.Join(cause, c.dismantle())
 }

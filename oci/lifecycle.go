@@ -51,6 +51,10 @@ func (c *Container) Launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if err == nil {
 		return pr, nil
 	}
+	if derr := c.deleted(); derr != nil {
+		c.Close()
+		return nil, derr
+	}
 	if !c.made { // whoever is in a cgroup of that path is not ours to kill
 		c.Cgroup, c.Scope = cgroup.State{}, nil
 	}
