@@ -50,6 +50,45 @@ func TestContainerCannotLookIntoExecs(t *testing.T) {
 	}
 }
 
+// The same for a container whose pid namespace others join, as in a pod: while one
+// is set up, nothing of the host is to be had by way of its process.
+func TestContainerCannotLookIntoOnesThatJoin(t *testing.T) {
+	host := hostDirectory(t)
+	s := startSleeper(t, func(s *specs.Spec) {
+		all := []string{"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SETUID", "CAP_SYS_CHROOT"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+		s.Process.Args = []string{"sh", "-c", "while :; do cat /proc/[0-9]*/root" + host.Name() + "/bait /proc/[0-9]*/cwd/bait /proc/[0-9]*/fd/*/bait" +
+			" /proc/[0-9]*/root/mark >>/tmp/seen; done 2>/dev/null"}
+		s.Root.Readonly = false
+		write(t, s.Root.Path, "mark", "+")
+	})
+	spec := *s.req.Spec
+	linux, process := *spec.Linux, *spec.Process
+	spec.Linux, spec.Process = &linux, &process
+	linux.CgroupsPath += "-joined"
+	linux.Namespaces = append([]specs.LinuxNamespace{}, linux.Namespaces...)
+	for i := range linux.Namespaces {
+		if n := &linux.Namespaces[i]; n.Type == specs.PIDNamespace {
+			n.Path = fmt.Sprintf("/proc/%d/ns/pid", s.init.Pid)
+		}
+	}
+	process.Args = []string{"true"}
+	process.Cwd = "/"
+	a := attack(t, &spec)
+	for range 50 {
+		if _, err := a.try(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, err := os.ReadFile(filepath.Join(s.req.Spec.Root.Path, "tmp/seen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest := strings.ReplaceAll(string(seen), "+", ""); rest != "" || len(seen) == 0 {
+		t.Errorf("the container read %q of the host (%d looks)", rest, len(seen))
+	}
+}
+
 // CVE-2016-9962 for a container that may trace: nothing can be hidden from it, so
 // that a process which joins it must not be there to be seen before it has no more
 // rights than the container's.
