@@ -102,6 +102,8 @@ func (c *compiler) joinContainer(init inherited, initPid int, initsRoot bool) {
 		root = c.Slot("root")
 		c.Call("open root of the container", p.Openat, atCwd, c.Str(fmt.Sprintf("/proc/%d/root", initPid)),
 			p.Flag(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, "O_PATH|O_DIRECTORY")).Store(root)
+		// As long as that process is there its number is no other's.
+		c.Call("open root of the container", p.PidfdSignal, fd, p.Int(0), p.Null, p.Int(0))
 	}
 	if flags != 0 {
 		c.Call("join namespaces", p.Setns, fd, p.Flag(flags, names[1:]))

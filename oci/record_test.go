@@ -208,6 +208,32 @@ func TestRecycledPid(t *testing.T) {
 	}
 }
 
+// Where a container has no mount namespace an exec finds its root by its first
+// process's number.
+func TestExecEntersNoRecycledProcess(t *testing.T) {
+	needRoot(t)
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := os.NewFile(uintptr(fd), "pidfd")
+	defer ended.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	pid, _, _ := bystander(t)
+	s := specFor("/nonexistent", "true")
+	s.Linux.Namespaces = nil
+	_, err = runner(t).Exec(&ExecRequest{InitPid: pid, InitPidfd: ended, Spec: s, Process: s.Process})
+	if !errors.Is(err, unix.ESRCH) || !strings.HasPrefix(err.Error(), "open root of the container: ") {
+		t.Errorf("%v", err)
+	}
+}
+
 // What has ended but was not reaped is not running; what lost only its first
 // thread is.
 func TestEndedIsNotRunning(t *testing.T) {

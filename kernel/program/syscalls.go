@@ -47,6 +47,7 @@ var (
 	Openat       = Sys{unix.SYS_OPENAT, "openat"}
 	Openat2      = Sys{unix.SYS_OPENAT2, "openat2"}
 	Personality  = Sys{unix.SYS_PERSONALITY, "personality"}
+	PidfdSignal  = Sys{unix.SYS_PIDFD_SEND_SIGNAL, "pidfd_send_signal"}
 	PivotRoot    = Sys{unix.SYS_PIVOT_ROOT, "pivot_root"}
 	Prctl        = Sys{unix.SYS_PRCTL, "prctl"}
 	Prlimit      = Sys{unix.SYS_PRLIMIT64, "prlimit64"}
