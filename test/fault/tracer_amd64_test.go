@@ -37,13 +37,14 @@ func object(tid int) string {
 }
 
 // never tells of a call that does not fail, or not where it could be reported: the
-// Go runtime's look at the standard streams, and reading memory.
+// Go runtime's look at the standard streams and what it hears of a fork, and reading
+// memory.
 func never(tid int, name string) bool {
 	var regs unix.PtraceRegs
 	if name == "fcntl" && unix.PtraceGetRegs(tid, &regs) == nil {
 		return regs.Rdi <= 2
 	}
-	return name == "pread64" && strings.HasPrefix(object(tid), "/memfd:")
+	return name == "pread64" && strings.HasPrefix(object(tid), "/memfd:") || name == "read" && strings.HasPrefix(object(tid), "pipe:")
 }
 
 // skip lets the kernel not make the call a thread has entered.
