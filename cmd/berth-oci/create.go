@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -125,16 +126,35 @@ func (l *launchFlags) handOver(pr *oci.Process, detached bool) error {
 	return writePidFile(l.pidFile, pr.Pid)
 }
 
-// writePidFile writes the pid, atomically: whoever sees the file can read it.
+// writePidFile writes the pid, atomically: whoever sees the file can read it. It
+// follows no link that somebody has put where the new file is made.
 func writePidFile(path string, pid int) error {
 	if path == "" {
 		return nil
 	}
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), fs.FileMode(0o666)); err != nil {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := os.OpenFile(tmp, flags, 0o666)
+	if errors.Is(err, fs.ErrExist) { // of one that was interrupted
+		if err = os.Remove(tmp); err == nil {
+			f, err = os.OpenFile(tmp, flags, 0o666)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("write pid file: %w", err)
 	}
-	return os.Rename(tmp, path)
+	_, err = f.WriteString(strconv.Itoa(pid))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
 }
 
 func runCreate(a *app, fs *flag.FlagSet, args []string) (int, error) {
