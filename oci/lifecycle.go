@@ -383,13 +383,13 @@ func (c *Container) dismantle() error {
 }
 
 func (c *Container) remove() error {
-	c.killFirst()
 	if !c.hasGroup() {
 		if err := c.endWithout(); err != nil {
 			c.Close()
 			return fmt.Errorf("delete container %s: %w", c.ID, err)
 		}
 	} else {
+		c.killFirst()
 		g, err := c.Group()
 		if err == nil {
 			err = g.Kill(unix.SIGKILL)
