@@ -108,7 +108,9 @@ func (r *rig) withLeaks(env string, args ...string) string {
 	out, errs := r.file(), r.file()
 	defer out.Close()
 	defer errs.Close()
-	cmd := exec.Command(r.argv(args)[0], r.argv(args)[1:]...)
+	// The sockets are for the process that the variable names.
+	argv := append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh"}, r.argv(args)...)
+	cmd := exec.Command("/bin/sh", argv...)
 	cmd.Env = append(os.Environ(), env)
 	cmd.Stdout, cmd.Stderr = out, errs
 	for range 7 {
