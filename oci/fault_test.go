@@ -189,3 +189,60 @@ func firstDifference(a, b string) string {
 	}
 	return fmt.Sprintf("%d lines, were %d", len(bs), len(as))
 }
+
+// TestEveryStepMayFailBesideTheParent is the same for a container whose program
+// makes its namespaces itself and has the parent act midway: hooks, devices,
+// mappings, clocks.
+func TestEveryStepMayFailBesideTheParent(t *testing.T) {
+	needRoot(t)
+	s := specFor(rootfs(t), "true")
+	s.Mounts, s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = s.Mounts[:1], nil, nil
+	userNamespaced(t, s, s.Root.Path)
+	setNamespace(s, specs.TimeNamespace, "")
+	setNamespace(s, specs.IPCNamespace, fmt.Sprintf("/proc/%d/ns/ipc", holder(t, "--ipc")))
+	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}}
+	s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/true"}}}
+	g := group(t, s)
+	r := runner(t)
+	before := hostMounts(t)
+	plan := func() *Plan {
+		plan, err := r.plan(&StartRequest{ID: "test", Spec: s, Bundle: t.TempDir(), Cgroup: g}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan
+	}
+	asked := 0
+	hooks := launchHooks{midway: func(*Process) error { asked++; return nil }}
+	reached := 0
+	for i := range plan().Program.Len() {
+		pl := plan()
+		op := pl.Program.Op(i)
+		if op.Sys == p.ExitGroup { // which cannot fail
+			continue
+		}
+		step := op.Step
+		op.Sys = p.Sys{Nr: 1 << 20, Name: "broken"} // ENOSYS
+		pr, err := r.launch(pl, Stdio{}, nil, hooks)
+		if err == nil {
+			if _, err := pr.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			pr.Close()
+			continue
+		}
+		reached++
+		if !strings.HasPrefix(err.Error(), step) && !errors.Is(err, unix.EBADF) && !errors.Is(err, unix.EINVAL) {
+			t.Errorf("op %d (%s): %v", i, step, err)
+		}
+	}
+	if reached < 40 || asked == 0 {
+		t.Errorf("only %d ops failed when broken; the parent was asked %d times", reached, asked)
+	}
+	if after := hostMounts(t); after != before {
+		t.Errorf("mounts are left:\n%s", after)
+	}
+	if procs, err := g.Procs(); err != nil || len(procs) > 0 {
+		t.Errorf("processes are left: %v %v", procs, err)
+	}
+}

@@ -297,7 +297,7 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 			return err
 		}
 		// Without a cgroup they cannot be told from others.
-		if c.hasGroup() && !newNamespace(spec.Linux, specs.PIDNamespace) {
+		if c.hasGroup() && !makesNamespace(spec.Linux, specs.PIDNamespace) {
 			return c.killAll(sig)
 		}
 	}
@@ -308,16 +308,6 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		return c.letDie()
 	}
 	return nil
-}
-
-// newNamespace tells whether the container has a namespace made for it.
-func newNamespace(l *specs.Linux, kind specs.LinuxNamespaceType) bool {
-	for _, n := range l.Namespaces {
-		if n.Type == kind {
-			return n.Path == ""
-		}
-	}
-	return false
 }
 
 func (c *Container) killAll(sig unix.Signal) error {
