@@ -70,6 +70,8 @@ type compileInput struct {
 	joins []string
 	// tasks are the files of resctrl it writes itself into; nil: not asked for.
 	tasks []string
+	// awaitCgroup: the cgroup is made while the program runs (launchHooks.prepare).
+	awaitCgroup bool
 	// cgroups is what a mount of type cgroup shows.
 	cgroups []cgroupMount
 	// extra become descriptors 3 and up of the command.
@@ -104,6 +106,7 @@ type compiler struct {
 	// confinedFork: an exec enters the container's pid namespace last.
 	confinedFork bool
 
+	inCgroup bool    // enterCgroup is behind
 	orphaned p.Label // where the process ends when the parent it waits for is gone
 
 	labelWarned bool
@@ -120,7 +123,7 @@ type lateAttr struct {
 
 // Descriptor numbers of the new process before its set-up is over.
 const (
-	fdSync  = p.GoFile    // socket to the parent; its end says "done"
+	fdSync  = p.SyncFile  // socket to the parent; its end says "done"
 	fdExtra = p.FirstFile // first of the extra files
 )
 
@@ -142,8 +145,10 @@ func compile(in *compileInput) (*Plan, error) {
 	c.Call("name the process", p.Prctl, p.Flag(unix.PR_SET_NAME, "PR_SET_NAME"), c.Str("berth:init"))
 	// Mode bits below are meant as written.
 	c.Call("set up", p.Umask, p.Int(0))
-	// The limits hold from here on, for the set-up too.
-	c.joinCgroups()
+	if c.newUser || c.later.flags != 0 || joinsAny(c.spec.Linux) {
+		// What the process enters next may cut it off from the host's cgroups.
+		c.enterCgroup()
+	}
 	// What is written to /proc is written before anything of the container
 	// exists.
 	if err := c.labels(in.spec.Process); err != nil {
@@ -161,6 +166,7 @@ func compile(in *compileInput) (*Plan, error) {
 	if err := c.rootFilesystem(); err != nil {
 		return nil, err
 	}
+	c.enterCgroup()
 	c.pause()
 	setLater()
 	if err := c.restrictPaths(); err != nil {
@@ -190,6 +196,23 @@ func newCompiler(in *compileInput) *compiler {
 func (c *compiler) inherit(f inherited) p.Arg {
 	c.plan.files = append(c.plan.files, f)
 	return p.Fd(p.FirstFile+len(c.plan.files)-1, "<"+f.name+">")
+}
+
+// enterCgroup joins the container's cgroup and makes its cgroup namespace. It
+// comes as late as may be, before the first thing that is about the cgroup: the
+// parent makes the cgroup while the process sets itself up.
+func (c *compiler) enterCgroup() {
+	if c.inCgroup {
+		return
+	}
+	c.inCgroup = true
+	if c.in.awaitCgroup {
+		c.await("wait for the cgroup")
+	}
+	c.joinCgroups()
+	if makesNamespace(c.spec.Linux, specs.CgroupNamespace) {
+		c.Call("new cgroup namespace", p.Unshare, p.Flag(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
+	}
 }
 
 func (c *compiler) joinCgroups() {

@@ -29,12 +29,16 @@ func (c *compiler) pauses() bool {
 // askParent sends a message to the parent and waits for the byte that answers
 // it. A parent that ended instead has closed the socket.
 func (c *compiler) askParent(step, msg string) {
-	sync := p.Fd(fdSync, "<sync>")
+	c.Call(step, p.Write, p.Fd(fdSync, "<sync>"), c.Str(msg), p.Int(1))
+	c.await(step)
+}
+
+// await waits for a byte of the parent's.
+func (c *compiler) await(step string) {
 	if c.orphaned == 0 {
 		c.orphaned = c.NewLabel()
 	}
-	c.Call(step, p.Write, sync, c.Str(msg), p.Int(1))
-	c.Call(step, p.Read, sync, c.Data(make([]byte, 8), "answer"), p.Int(1)).ThenIfZero(c.orphaned)
+	c.Call(step, p.Read, p.Fd(fdSync, "<sync>"), c.Data(make([]byte, 8), "answer"), p.Int(1)).ThenIfZero(c.orphaned)
 }
 
 // endOrphaned is where the program ends when the parent it waits for is gone.

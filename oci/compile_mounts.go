@@ -29,6 +29,7 @@ func (c *compiler) mount(m *specs.Mount) error {
 	case o.bind:
 		return c.bind(m, &o)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
+		c.enterCgroup()
 		return c.mountCgroups(m, &o)
 	case o.copyUp:
 		return c.copyUp(m, &o)

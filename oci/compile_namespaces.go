@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -70,6 +71,11 @@ func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 	return out
 }
 
+// joinsAny tells whether the container joins a namespace by its path.
+func joinsAny(l *specs.Linux) bool {
+	return slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Path != "" })
+}
+
 // enterNamespaces joins the namespaces given by path and makes those the process
 // was not born into.
 func (c *compiler) enterNamespaces() {
@@ -84,9 +90,6 @@ func (c *compiler) enterNamespaces() {
 	}
 	if madeUser || joinedUser {
 		c.becomeRoot()
-	}
-	if makesNamespace(c.spec.Linux, specs.CgroupNamespace) {
-		c.Call("new cgroup namespace", p.Unshare, p.Flag(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
 	}
 	if joinedPID {
 		c.hide()

@@ -95,13 +95,20 @@ func mapIDs(r *Runner, tree *os.File, ids *idSource, recursive bool) error {
 }
 
 // userNamespace opens a user namespace that has the mapping. One that is made
-// for it needs no process but the interpreter, which waits for a program that
-// never comes; the descriptor keeps the namespace when it has ended.
+// for it needs no process but one that waits; the descriptor keeps the namespace
+// when it has ended.
 func (r *Runner) userNamespace(ids *idSource) (*os.File, error) {
 	if ids.path != "" {
 		return os.Open(ids.path)
 	}
-	image, err := p.NewImage(nil)
+	var wait p.Program
+	wait.Call("wait", p.Read, p.Fd(fdSync, "<sync>"), wait.Data(make([]byte, 8), "byte"), p.Int(1))
+	wait.Call("end", p.ExitGroup, p.Int(0))
+	code, err := wait.Encode()
+	if err != nil {
+		return nil, err
+	}
+	image, err := p.NewImage(code)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +118,7 @@ func (r *Runner) userNamespace(ids *idSource) (*os.File, error) {
 		return nil, err
 	}
 	defer ours.Close()
-	pid, pidfd, err := r.interpreter.Start(&p.Launch{Image: image, Go: theirs, Name: "berth:ids", Attr: &syscall.SysProcAttr{
+	pid, pidfd, err := r.interpreter.Start(&p.Launch{Image: image, Sync: theirs, Name: "berth:ids", Attr: &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids.uid, GidMappings: ids.gid, GidMappingsEnableSetgroups: true,
 	}})
 	theirs.Close()

@@ -106,7 +106,7 @@ func (c *Container) launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 // launchGrouped launches the container in its cgroup; or, where the caller may
 // make none, without.
 func (c *Container) launchGrouped(r *Runner, req *StartRequest, manager *systemd.Conn, wait *inherited, image *os.File) (*Process, error) {
-	prepare := func() error {
+	prepare := func(*Process) error {
 		err := makeGroup(req.Cgroup, req.Spec)
 		c.made = err == nil
 		return err
@@ -120,18 +120,19 @@ func (c *Container) launchGrouped(r *Runner, req *StartRequest, manager *systemd
 	return pr, err
 }
 
-func (c *Container) launchWith(r *Runner, req *StartRequest, manager *systemd.Conn, wait *inherited, image *os.File, prepare func() error) (*Process, error) {
+func (c *Container) launchWith(r *Runner, req *StartRequest, manager *systemd.Conn, wait *inherited, image *os.File, prepare func(*Process) error) (*Process, error) {
 	spec, g := req.Spec, req.Cgroup
 	hooks := launchHooks{prepare: prepare, made: c.adopt}
 	if manager != nil {
-		hooks.prepare, hooks.spawned = nil, func(pr *Process) error { return c.enterScope(manager, spec, pr) }
+		hooks.prepare = func(pr *Process) error { return c.enterScope(manager, spec, pr) }
 	} else if prepare != nil && (g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace)) {
 		// The process is born in it, or is given its files.
-		if err := hooks.prepare(); err != nil {
+		if err := hooks.prepare(nil); err != nil {
 			return nil, err
 		}
 		hooks.prepare = nil
 	}
+	req.Prepare = hooks.prepare
 	plan, err := r.plan(req, wait)
 	if err != nil {
 		return nil, err

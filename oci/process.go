@@ -79,11 +79,9 @@ func (s Stdio) hostNull() (null [3]bool) {
 
 // launchHooks are what a launch does at certain moments; nil means nothing.
 type launchHooks struct {
-	// prepare runs while the process is being made, before its program begins:
-	// for what the program needs and the process does not.
-	prepare func() error
-	// spawned is called when the process exists and its program has not begun.
-	spawned func(*Process) error
+	// prepare runs beside the program, which waits for its end before it enters
+	// the cgroup.
+	prepare func(*Process) error
 	// made is called when the process exists, while it sets itself up.
 	made func(*Process) error
 	// midway is called when the program pauses for the parent (msgPause).
@@ -114,25 +112,20 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 		return nil, err
 	}
 	defer ours.Close()
-	pr, err := r.spawnPrepared(plan, stdio, image, theirs, hooks.prepare)
+	pr, err := r.spawn(plan, stdio, image, theirs)
 	theirs.Close()
 	if err != nil {
 		return nil, err
 	}
-	if hooks.spawned != nil {
-		err = hooks.spawned(pr)
-	}
-	if err == nil {
-		if _, err = ours.Write([]byte("g")); err != nil {
-			err = fmt.Errorf("start program: %w", err)
+	plan.trace.Mark("make the process")
+	if hooks.prepare != nil {
+		if err := pr.prepare(ours, hooks.prepare); err != nil {
+			pr.abandon()
+			pr.Close()
+			return nil, err
 		}
+		plan.trace.Mark("make the cgroup")
 	}
-	if err != nil {
-		pr.abandon()
-		pr.Close()
-		return nil, err
-	}
-	plan.trace.Mark("make the process and its cgroup")
 	if err := pr.setUp(ours, &hooks); err != nil {
 		pr.Close()
 		return nil, err
@@ -146,23 +139,16 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 	return pr, nil
 }
 
-// spawnPrepared is spawn with prepare beside it. When either fails nothing is
-// left of the process.
-func (r *Runner) spawnPrepared(plan *Plan, stdio Stdio, image, sync *os.File, prepare func() error) (*Process, error) {
-	if prepare == nil {
-		return r.spawn(plan, stdio, image, sync)
+// prepare does what the program waits for, and tells it so.
+func (pr *Process) prepare(sync *os.File, prepare func(*Process) error) error {
+	if err := prepare(pr); err != nil {
+		return err
 	}
-	prepared := make(chan error, 1)
-	go func() { prepared <- prepare() }()
-	pr, err := r.spawn(plan, stdio, image, sync)
-	if perr := <-prepared; perr != nil {
-		if err == nil {
-			pr.abandon()
-			pr.Close()
-		}
-		return nil, perr
+	// A program that has failed meanwhile hears nothing; its report tells why.
+	if _, err := sync.Write([]byte(msgPrepared)); err != nil && !errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("go on with the program: %w", err)
 	}
-	return pr, err
+	return nil
 }
 
 // setUp follows the process to the end of its set-up.
@@ -216,7 +202,7 @@ func (r *Runner) spawn(plan *Plan, stdio Stdio, image, sync *os.File) (*Process,
 		}
 		return f, err
 	}
-	l := p.Launch{Image: image, Go: sync, Attr: &plan.attr, Name: "berth:init"}
+	l := p.Launch{Image: image, Sync: sync, Attr: &plan.attr, Name: "berth:init"}
 	for _, in := range plan.files {
 		f := in.file
 		if in.make != nil {

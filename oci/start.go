@@ -36,10 +36,10 @@ type StartRequest struct {
 	Cgroup *cgroup.Group
 	// Resctrl is the container's group there; nil: Spec.Linux.IntelRdt is refused.
 	Resctrl *resctrl.Group
-	// Prepare runs while the process is being made, before it enters its cgroup.
+	// Prepare runs while the process sets itself up, before it enters its cgroup.
 	// With an error nothing of the process is left. Nil means nothing to do. (On
 	// a host that clones processes into cgroups the cgroup must exist before.)
-	Prepare func() error
+	Prepare func(*Process) error
 	// Trace collects where the time goes; nil: nothing is collected.
 	Trace *Trace
 }
@@ -73,6 +73,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 		return nil, err
 	}
 	in.useCgroup(req.Cgroup)
+	in.awaitCgroup = req.Prepare != nil
 	if err := in.useResctrl(req.Resctrl); err != nil {
 		return nil, err
 	}

@@ -58,14 +58,13 @@ func (i *Interpreter) Close() error { return i.file.Close() }
 
 // Launch says how a program's process is made.
 type Launch struct {
-	// Image is the encoded program in a file of its own: memory, or a file that
-	// others may read for the [Report]. The process maps it shared.
+	// Image is the encoded program, complete, in a file of its own: memory, or a
+	// file that others may read for the [Report]. The process maps it shared.
 	Image *os.File
 	// Stdio are descriptors 0, 1 and 2; nil means closed.
 	Stdio [3]*os.File
-	// Go is read once before the image is: one byte there says that the image is
-	// complete, its end that there will be none. It becomes descriptor 4.
-	Go *os.File
+	// Sync becomes descriptor 4: for the program to speak with its parent.
+	Sync *os.File
 	// Files become descriptors 5 and up. Descriptor 3 is the image's until the
 	// program starts.
 	Files []*os.File
@@ -76,9 +75,9 @@ type Launch struct {
 	Name string
 }
 
-// The descriptor numbers of Launch.Go and Launch.Files[0].
+// The descriptor numbers of Launch.Sync and Launch.Files[0].
 const (
-	GoFile    = 4
+	SyncFile  = 4
 	FirstFile = 5
 )
 
@@ -89,7 +88,7 @@ func (i *Interpreter) Start(l *Launch) (pid int, pidfd *os.File, err error) {
 	for _, f := range l.Stdio {
 		files = append(files, fdOf(f))
 	}
-	files = append(files, l.Image.Fd(), fdOf(l.Go))
+	files = append(files, l.Image.Fd(), fdOf(l.Sync))
 	for _, f := range l.Files {
 		files = append(files, fdOf(f))
 	}

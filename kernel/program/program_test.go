@@ -30,7 +30,7 @@ func start(t *testing.T, p *Program, stdin, stdout *os.File) (pid int, image *os
 	}
 	defer ip.Close()
 	pid, pidfd, err := ip.Start(&Launch{
-		Image: image, Go: goFile(t), Stdio: [3]*os.File{stdin, stdout, nil}, Attr: &syscall.SysProcAttr{}, Name: "test",
+		Image: image, Stdio: [3]*os.File{stdin, stdout, nil}, Attr: &syscall.SysProcAttr{}, Name: "test",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -70,61 +70,6 @@ func run(t *testing.T, p *Program) (string, syscall.WaitStatus, Report) {
 		t.Fatal(err)
 	}
 	return string(out), ws, rep
-}
-
-// goFile is a pipe that holds the byte that starts the program.
-func goFile(t testing.TB) *os.File {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	if _, err := w.Write([]byte("g")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.Close() })
-	return r
-}
-
-// A process whose parent gives up before the image is complete ends, and does
-// nothing.
-func TestNoGo(t *testing.T) {
-	var p Program
-	p.say("not reached\n")
-	p.exit(0)
-	img, err := p.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := NewImage(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer image.Close()
-	ip, err := NewInterpreter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ip.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	pid, pidfd, err := ip.Start(&Launch{Image: image, Go: r, Attr: &syscall.SysProcAttr{}, Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pidfd.Close()
-	w.Close()
-	var ws syscall.WaitStatus
-	if _, err := syscall.Wait4(pid, &ws, 0, nil); err != nil || ws.ExitStatus() != 255 {
-		t.Errorf("%v, status %d", err, ws.ExitStatus())
-	}
-	if rep, err := ReadReport(image); err != nil || rep.Failed {
-		t.Errorf("the program ran: %+v, %v", rep, err)
-	}
 }
 
 func (p *Program) say(s string) *Op {
@@ -308,7 +253,7 @@ func BenchmarkStart(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		pid, pidfd, err := ip.Start(&Launch{Image: image, Go: goFile(b), Attr: &syscall.SysProcAttr{}, Name: "bench"})
+		pid, pidfd, err := ip.Start(&Launch{Image: image, Attr: &syscall.SysProcAttr{}, Name: "bench"})
 		if err != nil {
 			b.Fatal(err)
 		}
