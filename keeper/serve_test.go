@@ -174,7 +174,7 @@ func TestSocketMode(t *testing.T) {
 // next one.
 func TestExitsSurviveTheKeeper(t *testing.T) {
 	h := newHarness(t)
-	h.start(h.sh("a", "sleep 0.1; exit 6"))
+	h.start(h.sh("a", "sleep 1; exit 6"))
 	_, err := h.Exec(t.Context(), &ExecRequest{
 		ContainerID: "a", ExecID: "x", Process: &specs.Process{Args: []string{"/bin/sh", "-c", "exit 7"}},
 	})

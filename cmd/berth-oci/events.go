@@ -50,6 +50,9 @@ func runEvents(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *once {
 		return 0, w.stats()
 	}
+	if err := liveLong(); err != nil {
+		return 1, err
+	}
 	return 0, w.follow(c, *interval)
 }
 

@@ -55,7 +55,10 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if err != nil {
 		return code, err
 	}
-	caught := notify(*e.detach)
+	caught, err := catchSignals(*e.detach)
+	if err != nil {
+		return 1, err
+	}
 	pr, err := a.exec(id, &e, fs.Args()[1:])
 	if err != nil {
 		return exitCode(err), err
@@ -69,7 +72,7 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *e.detach {
 		return 0, nil
 	}
-	return foreground(pr, <-caught)
+	return foreground(pr, caught)
 }
 
 // exec starts the process.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"flag"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +16,9 @@ func runKeep(_ *app, _ *flag.FlagSet, args []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	debug.SetGCPercent(100)        // off for the short-lived commands, see main
-	runtime.SetDefaultGOMAXPROCS() // 1 for them, see entry_amd64.s
+	if err := liveLong(); err != nil {
+		return 1, err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	return 0, keeper.Serve(ctx, options)

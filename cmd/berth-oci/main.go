@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/oci"
@@ -60,9 +59,7 @@ func commands() []command {
 }
 
 func main() {
-	// A command lives for a few milliseconds: collecting garbage would cost
-	// more than it frees. The keeper turns it on again.
-	debug.SetGCPercent(-1)
+	brief()
 	os.Exit(realMain(os.Args[1:]))
 }
 
@@ -114,6 +111,9 @@ func (a *app) dispatch(name string, args []string) int {
 	for _, c := range commands() {
 		if c.name != name {
 			continue
+		}
+		if c.name != "run" && c.name != "exec" {
+			releaseSignals()
 		}
 		code, err := c.run(a, newFlags("berth-oci "+c.name, "[options] "+c.args), args)
 		if err == errUsage {

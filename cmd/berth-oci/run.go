@@ -4,10 +4,7 @@ import (
 	"errors"
 	"flag"
 	"os"
-	"os/signal"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/oci"
 )
@@ -26,7 +23,10 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *trace {
 		l.trace = oci.NewTrace()
 	}
-	caught := notify(*detach)
+	caught, err := catchSignals(*detach)
+	if err != nil {
+		return 1, err
+	}
 	spec, raw, err := l.bundled()
 	if errors.Is(err, errNeedsSocket) && !*detach {
 		err = nil
@@ -34,7 +34,6 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	signals := <-caught
 	l.trace.Mark("read the bundle, catch signals")
 	c, pr, err := a.launch(id, &l, *detach, spec, raw, false)
 	if err != nil {
@@ -49,7 +48,7 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *detach {
 		return 0, l.writeTrace()
 	}
-	code, err = foreground(pr, signals)
+	code, err = foreground(pr, caught)
 	l.trace.Mark("wait until the command has ended")
 	if err == nil && !*keep {
 		err = c.DeleteEnded()
@@ -66,52 +65,19 @@ func (l *launchFlags) writeTrace() error {
 	return l.trace.Write(os.Stderr)
 }
 
-// notify catches the signals people and service managers send, which are for
-// the container, unless that is detached. (Each costs two thread switches in
-// the Go runtime: 0.2 ms, beside the reading of the bundle; all 65 would be
-// 2 ms.) The channel of signals is received once they are caught.
-func notify(detached bool) <-chan chan os.Signal {
-	caught := make(chan chan os.Signal, 1)
-	if detached {
-		caught <- nil
-		return caught
-	}
-	go func() {
-		ch := make(chan os.Signal, 64)
-		signal.Notify(ch, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
-		caught <- ch
-	}()
-	return caught
-}
-
 // foreground waits for the process, passes signals on and joins its terminal
 // to ours. The code is the process's, 128+N for signal N.
-func foreground(pr *oci.Process, signals chan os.Signal) (int, error) {
+func foreground(pr *oci.Process, caught *signals) (int, error) {
 	restore, err := attachTerminal(pr)
 	if err != nil {
 		return 1, err
 	}
-	go func() { // until we exit
-		for s := range signals {
-			forward(pr, s)
-		}
-	}()
-	ws, err := pr.Wait()
+	ws, err := caught.wait(pr)
 	restore()
 	if err != nil {
 		return 1, err
 	}
 	return waitCode(ws), nil
-}
-
-func forward(pr *oci.Process, s os.Signal) {
-	sig := s.(syscall.Signal)
-	switch sig {
-	case unix.SIGWINCH:
-		resizeTerminal(pr)
-	default:
-		_ = pr.Signal(sig) // it may just have ended
-	}
 }
 
 func waitCode(ws syscall.WaitStatus) int {

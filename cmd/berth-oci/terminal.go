@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +43,7 @@ func attachTerminal(pr *oci.Process) (restore func(), err error) {
 		return nil, err
 	}
 	resizeTerminal(pr)
+	runtime.GOMAXPROCS(4)            // each direction and the signals wait in system calls of their own
 	go io.Copy(pr.Console, os.Stdin) //nolint:errcheck // ends with us
 	drained := make(chan struct{})
 	go func() {

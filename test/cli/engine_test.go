@@ -47,8 +47,7 @@ func newEngine(t *testing.T) *engine {
 	}
 	e := &engine{dir: dir, bin: filepath.Join(dir, "bin")}
 	t.Cleanup(func() { e.checkLeftovers(t) })
-	build := exec.Command("go", "build", "-o", e.bin+"/", "../../cmd/berth", "../../cmd/berthd", "../../cmd/berth-oci")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("make", "-s", "-C", "../..", "build", "BIN="+e.bin)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

@@ -70,7 +70,7 @@ func prepare(t *testing.T) string {
 		t.Fatal(err)
 	}
 	for _, step := range [][]string{
-		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "berth-oci"), "../../cmd/berth-oci"},
+		{"make", "-s", "-C", "../..", "build", "BIN=" + dir, "BINARIES=berth-oci"},
 		{"bash", "prepare-oci-validation.sh", dir},
 		{"cp", "run-oci-validation.sh", "in-vm.sh", dir},
 	} {

@@ -47,8 +47,7 @@ func newDaemon(t *testing.T) *daemon {
 	}
 	d := &daemon{dir: dir, runRoot: filepath.Join(dir, "run"), stateRoot: filepath.Join(dir, "state"), bin: filepath.Join(dir, "bin")}
 	t.Cleanup(func() { d.checkLeftovers(t) })
-	build := exec.Command("go", "build", "-o", d.bin+"/", "../../cmd/berthd", "../../cmd/berth-oci")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("make", "-s", "-C", "../..", "build", "BIN="+d.bin, "BINARIES=berthd berth-oci")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

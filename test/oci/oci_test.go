@@ -28,9 +28,7 @@ func TestMain(m *testing.M) {
 	if bin := os.Getenv("BERTH_OCI_BIN"); bin != "" { // where there is no compiler
 		built = bin
 	} else {
-		build := exec.Command("go", "build", "-o", dir, "../../cmd/berth-oci")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		steps = append(steps, build)
+		steps = append(steps, exec.Command("make", "-s", "-C", "../..", "build", "BIN="+dir, "BINARIES=berth-oci"))
 	}
 	for _, cmd := range steps {
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -106,12 +106,11 @@ func onDisk() (string, error) {
 // provideRuntime builds berth-oci, or copies the one that the environment names.
 func provideRuntime(path string) error {
 	built := os.Getenv("BERTH_OCI")
-	command := []string{"go", "build", "-trimpath", "-o", path, "../../cmd/berth-oci"}
+	command := []string{"make", "-s", "-C", "../..", "build", "BIN=" + filepath.Dir(path), "BINARIES=" + filepath.Base(path)}
 	if built != "" {
 		command = []string{"cp", built, path}
 	}
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%v: %w\n%s", command, err, out)
 	}

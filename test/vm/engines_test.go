@@ -32,7 +32,7 @@ func TestEngines(t *testing.T) {
 	defer os.RemoveAll(dir)
 	for _, argv := range [][]string{
 		{"go", "test", "-c", "-tags", "peers", "-o", filepath.Join(dir, "peers"), "../peers"},
-		{"go", "build", "-trimpath", "-o", filepath.Join(dir, "berth-oci"), "../../cmd/berth-oci"},
+		{"make", "-s", "-C", "../..", "build", "BIN=" + dir, "BINARIES=berth-oci"},
 	} {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

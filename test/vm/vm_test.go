@@ -71,7 +71,7 @@ func inVM(t *testing.T, packages []string, script string, options ...string) (st
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin", "berth-oci"), "../../cmd/berth-oci")
+	build := exec.Command("make", "-s", "-C", "../..", "build", "BIN="+filepath.Join(dir, "bin"), "BINARIES=berth-oci")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build berth-oci: %v\n%s", err, out)
 	}
