@@ -40,13 +40,17 @@ func (c *compiler) devices() error {
 	for _, d := range c.spec.Linux.Devices {
 		all = mergeDevice(all, d)
 	}
+	// Nearly all are in one directory, and nothing is mounted between them.
+	dev := c.target("open /dev", "/dev", directory, noLinks)
 	for i := range all {
-		if err := c.device(&all[i]); err != nil {
+		parent, dir := dev, path.Dir(path.Clean(all[i].Path))
+		if dir != "/dev" {
+			parent = c.target("make "+all[i].Path, dir, directory, noLinks)
+		}
+		if err := c.device(&all[i], parent); err != nil {
 			return err
 		}
 	}
-	dev := c.Slot("dev")
-	c.open("open /dev", c.root, "dev", unix.O_PATH|unix.O_DIRECTORY, noLinks).Store(dev)
 	for _, l := range devLinks {
 		c.Call("link /dev/"+l.name, p.Symlinkat, c.Str(l.target), dev, c.Str(l.name)).Tolerate(unix.EEXIST)
 	}
@@ -67,16 +71,15 @@ func mergeDevice(all []specs.LinuxDevice, d specs.LinuxDevice) []specs.LinuxDevi
 
 var deviceTypes = map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
 
-// device makes one node. Where nodes may not be made (user namespaces) or the
+// device makes one node in the directory parent. Where nodes may not be made (user namespaces) or the
 // image has something under that name, the host's node is bound over it.
-func (c *compiler) device(d *specs.LinuxDevice) error {
+func (c *compiler) device(d *specs.LinuxDevice, parent p.Arg) error {
 	kind, ok := deviceTypes[d.Type]
 	if !ok {
 		return invalid("linux.devices: %s: unknown type %q", d.Path, d.Type)
 	}
 	step := "make " + d.Path
-	dir, base := path.Split(path.Clean(d.Path))
-	parent := c.target(step, dir, directory, noLinks)
+	base := path.Base(path.Clean(d.Path))
 	mode := uint32(0o666)
 	if d.FileMode != nil {
 		mode = uint32(d.FileMode.Perm())
