@@ -82,10 +82,14 @@ func (c *compiler) process(pr *specs.Process) error {
 	return nil
 }
 
-// resetSignals lets the command take every signal: those the caller blocks (as
-// berth-oci does itself) or ignores, because of a shell's background job or the C
-// library's posix_spawn, would stay so across execve.
+// resetSignals lets the command take every signal: those the caller blocks or
+// ignores, because of a shell's background job or the C library's posix_spawn,
+// would stay so across execve. So would the precision of the timers of the thread
+// that made the process.
 func (c *compiler) resetSignals() {
+	if slack := c.in.host.timerSlack; slack != 0 {
+		c.Call("reset timers", p.Prctl, p.Flag(unix.PR_SET_TIMERSLACK, "PR_SET_TIMERSLACK"), p.Int(slack))
+	}
 	c.Call("reset signals", p.RtSigprocmask, p.Flag(unix.SIG_SETMASK, "SIG_SETMASK"), c.Data(make([]byte, 8), "none"), p.Null, p.Int(8))
 	for _, n := range c.in.host.ignored {
 		c.Call("reset signals", p.RtSigaction, p.Int(n), c.Data(make([]byte, 32), "SIG_DFL"), p.Null, p.Int(8))

@@ -24,6 +24,7 @@ type hostLimits struct {
 	uid, gid    uint32   // its own
 	oomScoreAdj int      // its own
 	ignored     []int    // signals it ignores
+	timerSlack  int      // precision of its main thread's timers, ns
 	hard        func(resource int) uint64
 	appArmor    func() bool // whether the kernel has it; nil: any kernel
 	seLinux     func() bool
@@ -40,7 +41,7 @@ type hostLimits struct {
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
 	h := hostLimits{
-		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, ownNamespace: ownNamespace, hard: ownHardLimit, ignored: ignoredSignals(),
+		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, ownNamespace: ownNamespace, hard: ownHardLimit, ignored: ignoredSignals(), timerSlack: TimerSlack(),
 		appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
 	}
 	held, err := caps.Held()
@@ -64,6 +65,17 @@ func thisHost(oom bool) (hostLimits, error) {
 		h.oomScoreAdj, err = strconv.Atoi(string(bytes.TrimSpace(b)))
 	}
 	return h, err
+}
+
+// TimerSlack is the precision of the timers of this process's main thread, in
+// nanoseconds (prctl(2), PR_SET_TIMERSLACK): the kernel's default where a user may
+// not ask.
+func TimerSlack() int {
+	b, err := ReadSmallFile("/proc/self/timerslack_ns")
+	if slack, perr := strconv.Atoi(string(bytes.TrimSpace(b))); err == nil && perr == nil {
+		return slack
+	}
+	return 50_000
 }
 
 // anyHost allows everything: for plans that are only looked at.

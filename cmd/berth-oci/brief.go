@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/oci"
 )
 
 // A command lives for a few milliseconds, and what Go's runtime does for
@@ -19,19 +21,16 @@ import (
 
 // brief makes the most of a short life. It is the first that main does: on the
 // thread the program began with, whose timers go back to the caller's precision
-// (prctl(2), PR_SET_TIMERSLACK) as what this thread starts inherits it.
+// (prctl(2), PR_SET_TIMERSLACK). That is where package oci finds what containers
+// are to have, whatever thread makes them.
 func brief() {
-	runtime.LockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 	debug.SetGCPercent(-1)
 }
 
 // liveLong takes all of that back.
 func liveLong() error {
-	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	if err != nil {
-		return fmt.Errorf("get the precision of timers: %w", err)
-	}
+	slack := oci.TimerSlack()
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return err
@@ -45,6 +44,5 @@ func liveLong() error {
 	}
 	debug.SetGCPercent(100)
 	runtime.SetDefaultGOMAXPROCS()
-	runtime.UnlockOSThread()
 	return nil
 }

@@ -9,22 +9,12 @@
 //     time. A GOMAXPROCS the caller gave comes first and counts.
 //   - It lets timers be late: the runtime's monitor thread, which inherits this,
 //     would wake every 70 µs, 80 times in a run, for 0.7 ms in all.
-//   - It blocks the signals that run and exec pass on (signals.go): they can be
-//     taken from a descriptor only if no thread takes them before.
 //
 // SP points to the number of arguments, their addresses, a null pointer, the
 // addresses of the environment, a null pointer, the auxiliary vector. All of it
 // up to the second null pointer moves down by two words (SP stays a multiple
 // of 16), which the setting fills twice.
 TEXT berth_oci_entry(SB), NOSPLIT|NOFRAME, $0
-	// rt_sigprocmask(SIG_BLOCK, &signals, NULL, 8)
-	MOVL $14, AX
-	XORL DI, DI
-	LEAQ berth_oci_signals<>(SB), SI
-	XORL DX, DX
-	MOVL $8, R10
-	SYSCALL
-
 	// prctl(PR_SET_TIMERSLACK, 20 ms)
 	MOVL $157, AX
 	MOVL $29, DI
@@ -57,7 +47,3 @@ end:
 DATA berth_oci_setting<>+0(SB)/8, $"GOMAXPRO"
 DATA berth_oci_setting<>+8(SB)/8, $"CS=1\x00\x00\x00\x00"
 GLOBL berth_oci_setting<>(SB), RODATA, $16
-
-// HUP, INT, QUIT, USR1, USR2, TERM, WINCH
-DATA berth_oci_signals<>+0(SB)/8, $0x8004a07
-GLOBL berth_oci_signals<>(SB), RODATA, $8

@@ -2,14 +2,6 @@
 
 // The program's entry point: see entry_amd64.s.
 TEXT berth_oci_entry(SB), NOSPLIT|NOFRAME, $0
-	// rt_sigprocmask(SIG_BLOCK, &signals, NULL, 8)
-	MOVD $135, R8
-	MOVD $0, R0
-	MOVD $berth_oci_signals<>(SB), R1
-	MOVD $0, R2
-	MOVD $8, R3
-	SVC  $0
-
 	// prctl(PR_SET_TIMERSLACK, 20 ms)
 	MOVD $167, R8
 	MOVD $29, R0
@@ -42,7 +34,3 @@ copy:
 DATA berth_oci_setting<>+0(SB)/8, $"GOMAXPRO"
 DATA berth_oci_setting<>+8(SB)/8, $"CS=1\x00\x00\x00\x00"
 GLOBL berth_oci_setting<>(SB), RODATA, $16
-
-// HUP, INT, QUIT, USR1, USR2, TERM, WINCH
-DATA berth_oci_signals<>+0(SB)/8, $0x8004a07
-GLOBL berth_oci_signals<>(SB), RODATA, $8

@@ -112,9 +112,6 @@ func (a *app) dispatch(name string, args []string) int {
 		if c.name != name {
 			continue
 		}
-		if c.name != "run" && c.name != "exec" {
-			releaseSignals()
-		}
 		code, err := c.run(a, newFlags("berth-oci "+c.name, "[options] "+c.args), args)
 		if err == errUsage {
 			return code

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// signalPipe is where noteSignal writes to. The handler has no other way to
+// know it; it is set once, before the handler is.
+var signalPipe int32
+
+// signalHandler returns the addresses of noteSignal and endOfSignal.
+func signalHandler() (handler, restorer uintptr)
+
+// noteSignal and endOfSignal are called by the kernel only.
+//
+//lint:ignore U1000 the assembly needs the declaration
+func noteSignal()
+
+//lint:ignore U1000 the assembly needs the declaration
+func endOfSignal()
+
+// noteSignals makes the kernel call noteSignal for these signals in place of
+// Go's runtime, on the stack that each thread of that has for signals.
+func noteSignals(list []unix.Signal) error {
+	// Of <asm-generic/signal-defs.h>; arm64 takes SA_RESTORER and needs it not.
+	const onStack, restart, restore = 0x08000000, 0x10000000, 0x04000000
+	handler, end := signalHandler()
+	// The kernel's struct sigaction; all signals wait while one is noted.
+	act := struct{ handler, flags, restorer, mask uintptr }{handler, onStack | restart | restore, end, ^uintptr(0)}
+	for _, sig := range list {
+		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0); errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}
