@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 )
 
 // peerPackages are Debian's packages for each program the benchmark uses; the
@@ -32,6 +33,40 @@ func installPeers(ctx context.Context) {
 		if err := installPackage(ctx, p.name); err != nil {
 			progress("%s is not installed: %v", p.name, err)
 		}
+	}
+}
+
+// newestRunc is the candidate that is built from the newest release, as Debian's
+// is some years old.
+const newestRunc = "runc-new"
+
+// newest is where buildNewest leaves the program; "" when it could not.
+func (b *bench) newest() string {
+	path := filepath.Join(b.stage.Work, newestRunc)
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// buildNewest builds the newest runc, which wants the headers of libseccomp, into
+// a directory.
+func buildNewest(ctx context.Context, dir string) {
+	progress("building the newest runc")
+	for _, name := range []string{"gcc", "libc6-dev", "pkg-config", "libseccomp-dev"} {
+		if err := installPackage(ctx, name); err != nil {
+			progress("the newest runc is not compared: %s: %v", name, err)
+			return
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", "install", "-tags", "seccomp", "-ldflags", "-s -w", "github.com/opencontainers/runc@latest")
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=1", "GOFLAGS=-mod=mod")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		progress("the newest runc is not compared: %v\n%s", err, out)
+		return
+	}
+	if err := os.Rename(filepath.Join(dir, "runc"), filepath.Join(dir, newestRunc)); err != nil {
+		progress("the newest runc is not compared: %v", err)
 	}
 }
 

@@ -144,6 +144,9 @@ func outside(o *options) (err error) {
 	if err := prepareWork(ctx, st); err != nil {
 		return err
 	}
+	if o.install && (o.does(sectionOCI) || o.does(sectionThroughput)) {
+		buildNewest(ctx, st.Work)
+	}
 	if err := st.Run(ctx, os.Args[1:]); err != nil {
 		return err
 	}

@@ -43,8 +43,13 @@ func (b *bench) compareRuntimes(ctx context.Context) (err error) {
 		return err
 	}
 	if b.does(sectionOCI) {
+		k, err := b.openKeeper(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, k.close()) }()
 		for _, kind := range kinds() {
-			if err := b.timeRun(ctx, runtimes, kind); err != nil {
+			if err := b.timeRun(ctx, runtimes, k, kind); err != nil {
 				return err
 			}
 		}
@@ -66,7 +71,7 @@ func (b *bench) compareRuntimes(ctx context.Context) (err error) {
 // openRuntimes describes all candidates and makes those that are there ready.
 // The caller closes the runtimes also after an error.
 func (b *bench) openRuntimes(ctx context.Context) ([]*ociRuntime, error) {
-	all := append([]peer{{report.BerthRuntime, filepath.Join(b.bin, "berth-oci")}, {"crun", find("crun")}, {"runc", find("runc")}}, b.peers...)
+	all := append([]peer{{report.BerthRuntime, filepath.Join(b.bin, "berth-oci")}, {"crun", find("crun")}, {"runc", find("runc")}, {newestRunc, b.newest()}}, b.peers...)
 	var runtimes []*ociRuntime
 	for _, p := range all {
 		program := describeProgram(ctx, report.Runtimes, p.name, p.path)
@@ -160,9 +165,9 @@ func timeCounted(ctx context.Context, p *place, t *report.Timing, counts bool, a
 	return nil
 }
 
-// timeRun measures "run" of a container that ends at once, beside a process
-// without any container.
-func (b *bench) timeRun(ctx context.Context, runtimes []*ociRuntime, kind bundle.Kind) error {
+// timeRun measures "run" of a container that ends at once, beside the keeper's
+// part of that and a process without any container.
+func (b *bench) timeRun(ctx context.Context, runtimes []*ociRuntime, k *keeperCandidate, kind bundle.Kind) error {
 	title := "run, " + kind.Title
 	progress("OCI runtimes: %s", title)
 	bare, err := b.newPlace("process", false)
@@ -170,9 +175,12 @@ func (b *bench) timeRun(ctx context.Context, runtimes []*ociRuntime, kind bundle
 		return err
 	}
 	for _, loop := range []string{report.Tight, report.Paced} {
-		ts := timings(report.Runtimes, title, loop, append(names(runtimes), process))
+		ts := timings(report.Runtimes, title, loop, append(names(runtimes), report.BerthKeeper, process))
 		err = b.loop(loop, b.plan.runtimeRounds).Run(ctx, len(ts), func(ctx context.Context, i int, counts bool) error {
-			if i == len(runtimes) {
+			switch i {
+			case len(runtimes):
+				return k.run(ctx, ts[i], kind.Name, counts)
+			case len(runtimes) + 1:
 				return timeCounted(ctx, bare, ts[i], counts, filepath.Join(b.stage.Work, "rootfs/bin/true"))
 			}
 			r := runtimes[i]

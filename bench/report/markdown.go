@@ -42,7 +42,8 @@ func (r *Results) WriteMarkdown(w io.Writer, plot bool) error {
 
 // writeHeadlines compares Berth with each peer: a table for each kind.
 func (r *Results) writeHeadlines(b *strings.Builder) {
-	title := "## In short\n\nMedian wall time in milliseconds, and Berth's divided by the peer's: one command after the other, and paced.\n\n"
+	title := "## In short\n\nMedian wall time in milliseconds, and Berth's divided by the peer's: one command after the other, and paced; " +
+		"then the ratio of processor times, one after the other.\n\n"
 	for _, kind := range []string{Runtimes, Engines} {
 		if cases := r.cases(kind); len(cases) > 0 {
 			fmt.Fprintf(b, "%s%s\n", title, r.headlines(kind, cases))
@@ -57,20 +58,37 @@ func (r *Results) headlines(kind string, cases []string) *table {
 	for _, p := range r.Programs {
 		if r.isPeer(kind, p.Name) && p.Missing == "" {
 			peers = append(peers, p.Name)
-			t.head = append(t.head, p.Name, "Berth/"+p.Name, "paced")
+			t.head = append(t.head, p.Name, "Berth/"+p.Name, "paced", "CPU")
 		}
 	}
 	for _, name := range cases {
-		row := []string{name, medianOf(r.timing(kind, name, Tight, berth(kind)))}
-		for _, peer := range peers {
-			row = append(row, medianOf(r.timing(kind, name, Tight, peer)))
-			for _, loop := range []string{Tight, Paced} {
-				row = append(row, interval(ratio(r.timing(kind, name, loop, berth(kind)), r.timing(kind, name, loop, peer))))
-			}
+		t.add(r.headline(kind, name, name, berth(kind), peers)...)
+		if r.timing(kind, name, Tight, BerthKeeper) != nil {
+			t.add(r.headline(kind, name, name+", in the keeper", BerthKeeper, peers)...)
 		}
-		t.add(row...)
 	}
 	return t
+}
+
+// headline is one row: a candidate of Berth's against the peers.
+func (r *Results) headline(kind, name, title, own string, peers []string) []string {
+	row := []string{title, medianOf(r.timing(kind, name, Tight, own))}
+	for _, peer := range peers {
+		row = append(row, medianOf(r.timing(kind, name, Tight, peer)))
+		for _, loop := range []string{Tight, Paced} {
+			row = append(row, interval(ratio(r.timing(kind, name, loop, own), r.timing(kind, name, loop, peer))))
+		}
+		row = append(row, processorRatio(r.timing(kind, name, Tight, own), r.timing(kind, name, Tight, peer)))
+	}
+	return row
+}
+
+// processorRatio is a's median processor time in b's.
+func processorRatio(a, b *Timing) string {
+	if a == nil || b == nil || measure.Median(b.CPUMS) == 0 {
+		return "–"
+	}
+	return figure(measure.Median(a.CPUMS) / measure.Median(b.CPUMS))
 }
 
 func medianOf(t *Timing) string {
@@ -154,6 +172,9 @@ func workCells(tight, paced *Timing) []string {
 		all.PeakKiB = append(all.PeakKiB, t.PeakKiB...)
 		all.Faults = append(all.Faults, t.Faults...)
 		all.Switches = append(all.Switches, t.Switches...)
+	}
+	if len(all.PeakKiB) == 0 {
+		return []string{"–", "–", "–", strings.Join(counts, "+")}
 	}
 	return []string{
 		fmt.Sprintf("%.0f", measure.Median(all.PeakKiB)), fmt.Sprintf("%.0f", measure.Median(all.Faults)),

@@ -16,6 +16,9 @@ const method = `## Method
 - **Peak** memory, page faults and context switches are getrusage(2)'s, of the command and the processes it has waited for; for
   Docker and Berth that is the client only. The least that can be shown is the measuring process's own size, about 2 MiB.
 - **A process** is a fork, exec and exit of the same static program without any container, for scale.
+- **Berth keeper** is what Berth's engine needs for the same container: a request to the running keeper, and its answer when the
+  container has ended and nothing of it is left. No command is started. It shows the candidate's own time only.
+- **runc-new** is the newest release, built with the Go of this machine.
 - **Bundles.** All runtimes get the same config.json (ociVersion 1.0.2, no terminal) but for the cgroup's name, and the same root
   filesystem on the host's disk; their state is on a tmpfs. The default spec is that of "runc spec". The Docker-like one has Docker's
   mounts, capabilities, seccomp profile, masked paths and device rules, 256 MiB of memory, one processor and 256 processes.

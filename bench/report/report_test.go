@@ -57,6 +57,7 @@ func example() *Results {
 		Timings: []Timing{
 			timed(Runtimes, "run", Tight, BerthRuntime, 5), timed(Runtimes, "run", Tight, "crun", 10), timed(Runtimes, "run", Tight, "a process", 1.5),
 			timed(Runtimes, "create, default spec", Tight, BerthRuntime, 3), // a step: in the tables only
+			{Kind: Runtimes, Case: "create, default spec", Loop: Tight, Candidate: BerthKeeper, WallMS: []float64{2}, CPUMS: []float64{2}},
 			timed(Runtimes, "run", Paced, BerthRuntime, 4), timed(Runtimes, "run", Paced, "crun", 12),
 			timed(Engines, "run --network none", Tight, BerthEngine, 20), timed(Engines, "run --network none", Tight, "podman", 150),
 		},
@@ -78,7 +79,8 @@ func TestMarkdown(t *testing.T) {
 	text := strings.Join(strings.Fields(b.String()), " ")
 	for _, want := range []string{
 		"![Time from the command to its end, of Berth and its peers](start.svg)",
-		"| | berth-oci | crun | Berth/crun | paced | |---", // "a process" is no peer
+		"| create, default spec, in the keeper | 2.00 | – |",
+		"| | berth-oci | crun | Berth/crun | paced | CPU | |---", // "a process" is no peer
 		"| run | 5.00 | 10.0 | 0.50 (0.",
 		"| 0.33 (0.",
 		"| run --network none | 20.0 | 150 | 0.13 (0.",

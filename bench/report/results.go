@@ -13,6 +13,9 @@ import (
 const (
 	BerthRuntime = "berth-oci"
 	BerthEngine  = "berth"
+	// BerthKeeper starts no command for a container: Berth's keeper, asked as the
+	// engine asks it.
+	BerthKeeper = "berth keeper"
 )
 
 // The kinds of what is compared.
