@@ -98,7 +98,10 @@ func runRestore(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if a.systemd {
 		return 1, fmt.Errorf("restore --systemd-cgroup: %w", errdefs.ErrUnsupported)
 	}
-	signals := <-notify(*detach)
+	caught, err := catchSignals(*detach)
+	if err != nil {
+		return 1, err
+	}
 	c, err := a.store().New(id, l.bundle, raw)
 	if err != nil {
 		return 1, err
@@ -121,7 +124,7 @@ func runRestore(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if err := c.Unlock(); err != nil {
 		return 1, err
 	}
-	code, err = foreground(pr, signals)
+	code, err = foreground(pr, caught)
 	if err == nil {
 		err = c.DeleteEnded()
 	}
