@@ -185,6 +185,6 @@ func (c *compiler) descriptorMessage(name string) (msg, number p.Arg) {
 const (
 	msgConsole  = "c" // carries the terminal's master
 	msgListener = "l" // carries the seccomp filter's listener, or says that it is there
-	msgPrepared = "g" // from the parent: the cgroup is there
+	msgGo       = "g" // from the parent: go on
 	msgReady    = "r" // set up, waiting for the start signal
 )

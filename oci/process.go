@@ -119,7 +119,7 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 	}
 	plan.trace.Mark("make the process")
 	if hooks.prepare != nil {
-		if err := pr.prepare(ours, hooks.prepare); err != nil {
+		if err := answer(ours, hooks.prepare(pr)); err != nil {
 			pr.abandon()
 			pr.Close()
 			return nil, err
@@ -137,18 +137,6 @@ func (r *Runner) launch(plan *Plan, stdio Stdio, image *os.File, hooks launchHoo
 		return nil, err
 	}
 	return pr, nil
-}
-
-// prepare does what the program waits for, and tells it so.
-func (pr *Process) prepare(sync *os.File, prepare func(*Process) error) error {
-	if err := prepare(pr); err != nil {
-		return err
-	}
-	// A program that has failed meanwhile hears nothing; its report tells why.
-	if _, err := sync.Write([]byte(msgPrepared)); err != nil && !errors.Is(err, unix.EPIPE) {
-		return fmt.Errorf("go on with the program: %w", err)
-	}
-	return nil
 }
 
 // setUp follows the process to the end of its set-up.
@@ -313,7 +301,8 @@ func answer(sync *os.File, err error) error {
 	if err != nil {
 		return err
 	}
-	if _, err := sync.Write([]byte("g")); err != nil {
+	// A program that has failed meanwhile hears nothing; its report tells why.
+	if _, err := sync.Write([]byte(msgGo)); err != nil && !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("continue program: %w", err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 
 // signalPipe is where noteSignal writes to. The handler has no other way to
 // know it; it is set once, before the handler is.
+//
+//lint:ignore U1000 the assembly reads it
 var signalPipe int32
 
 // signalHandler returns the addresses of noteSignal and endOfSignal.
