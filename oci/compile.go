@@ -106,7 +106,7 @@ type compiler struct {
 	// confinedFork: an exec enters the container's pid namespace last.
 	confinedFork bool
 
-	inCgroup bool    // enterCgroup is behind
+	inCgroup bool    // awaitCgroup is behind
 	orphaned p.Label // where the process ends when the parent it waits for is gone
 
 	labelWarned bool
@@ -146,8 +146,9 @@ func compile(in *compileInput) (*Plan, error) {
 	// Mode bits below are meant as written.
 	c.Call("set up", p.Umask, p.Int(0))
 	if c.newUser || c.later.flags != 0 || joinsAny(c.spec.Linux) {
-		// What the process enters next may cut it off from the host's cgroups.
-		c.enterCgroup()
+		// What the process enters next may cut it off from the host's cgroups. Its
+		// right to a cgroup namespace comes only with that.
+		c.awaitCgroup()
 	}
 	// What is written to /proc is written before anything of the container
 	// exists.
@@ -202,14 +203,22 @@ func (c *compiler) inherit(f inherited) p.Arg {
 // comes as late as may be, before the first thing that is about the cgroup: the
 // parent makes the cgroup while the process sets itself up.
 func (c *compiler) enterCgroup() {
-	if c.inCgroup {
-		return
+	if !c.inCgroup {
+		c.awaitCgroup()
+		c.newCgroupNamespace()
 	}
+}
+
+// awaitCgroup joins the cgroup, once it is there.
+func (c *compiler) awaitCgroup() {
 	c.inCgroup = true
 	if c.in.awaitCgroup {
 		c.await("wait for the cgroup")
 	}
 	c.joinCgroups()
+}
+
+func (c *compiler) newCgroupNamespace() {
 	if makesNamespace(c.spec.Linux, specs.CgroupNamespace) {
 		c.Call("new cgroup namespace", p.Unshare, p.Flag(unix.CLONE_NEWCGROUP, "CLONE_NEWCGROUP"))
 	}

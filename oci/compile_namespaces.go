@@ -91,6 +91,9 @@ func (c *compiler) enterNamespaces() {
 	if madeUser || joinedUser {
 		c.becomeRoot()
 	}
+	if c.inCgroup {
+		c.newCgroupNamespace()
+	}
 	if joinedPID {
 		c.hide()
 	}
