@@ -25,15 +25,31 @@ func newRuntime() (*ociRuntime, error) {
 }
 
 func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
-	g, err := cgroup.Create(l.Spec.Linux.CgroupsPath, oci.Resources(l.Spec))
+	g, err := cgroup.Plan(l.Spec.Linux.CgroupsPath)
 	if err != nil {
 		return nil, err
 	}
 	defer g.Close()
-	process, err := r.runner.Start(&oci.StartRequest{
+	made := false
+	request := &oci.StartRequest{
 		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g,
-	})
+		Prepare: func(*oci.Process) error {
+			err := g.Make(oci.Resources(l.Spec))
+			made = err == nil
+			return err
+		},
+	}
+	if !oci.MayPrepare(g, l.Spec) {
+		if err := request.Prepare(nil); err != nil {
+			return nil, err
+		}
+		request.Prepare = nil
+	}
+	process, err := r.runner.Start(request)
 	if err != nil {
+		if !made {
+			return nil, err
+		}
 		if cleanup := g.Destroy(); cleanup != nil {
 			err = errors.Join(err, cleanup)
 		}

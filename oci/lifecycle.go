@@ -125,8 +125,7 @@ func (c *Container) launchWith(r *Runner, req *StartRequest, manager *systemd.Co
 	hooks := launchHooks{prepare: prepare, made: c.adopt}
 	if manager != nil {
 		hooks.prepare = func(pr *Process) error { return c.enterScope(manager, spec, pr) }
-	} else if prepare != nil && (g.Mode() == cgroup.Unified || hasNamespace(spec.Linux, specs.UserNamespace)) {
-		// The process is born in it, or is given its files.
+	} else if prepare != nil && !MayPrepare(g, spec) {
 		if err := hooks.prepare(nil); err != nil {
 			return nil, err
 		}

@@ -36,7 +36,8 @@ type StartRequest struct {
 	Cgroup *cgroup.Group
 	// Resctrl is the container's group there; nil: Spec.Linux.IntelRdt is refused.
 	Resctrl *resctrl.Group
-	// Prepare runs while the process sets itself up, before it enters its cgroup.
+	// Prepare runs while the process sets itself up, before it enters its cgroup:
+	// it makes the cgroup, see [MayPrepare].
 	// With an error nothing of the process is left. Nil means nothing to do. (On
 	// a host that clones processes into cgroups the cgroup must exist before.)
 	Prepare func(*Process) error
@@ -149,6 +150,13 @@ func (r *Runner) execBesideInit(plan *Plan, req *ExecRequest, why error) (*Proce
 	defer dir.Close()
 	plan.attr.CgroupFD = int(dir.Fd())
 	return r.launch(plan, req.Stdio, nil, launchHooks{})
+}
+
+// MayPrepare tells whether the cgroup may be made while the container sets itself
+// up ([StartRequest].Prepare). Where the process is born in it, or is given its
+// files because its user namespace has no right to them, it must be there before.
+func MayPrepare(g *cgroup.Group, s *specs.Spec) bool {
+	return g.Mode() != cgroup.Unified && !hasNamespace(s.Linux, specs.UserNamespace)
 }
 
 // useCgroup lists the files by which a process joins the group on v1, and what
