@@ -272,3 +272,26 @@ func TestIgnoredSignalsAreReset(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// A container whose cgroup cannot be made ends where it waits for that, and its
+// command never runs.
+func TestPreparationFails(t *testing.T) {
+	needRoot(t)
+	s := specFor(rootfs(t), "touch", "/ran")
+	s.Root.Readonly = false
+	failed := errors.New("no cgroup today")
+	var waiting *Process
+	pr, err := runner(t).Start(&StartRequest{
+		ID: "test", Spec: s, Bundle: t.TempDir(),
+		Prepare: func(pr *Process) error { waiting = pr; return failed },
+	})
+	if pr != nil || !errors.Is(err, failed) {
+		t.Fatalf("%v, %v", pr, err)
+	}
+	if _, _, err := procStat(waiting.Pid); err == nil {
+		t.Errorf("process %d is left", waiting.Pid)
+	}
+	if _, err := os.Lstat(s.Root.Path + "/ran"); err == nil {
+		t.Error("the command ran")
+	}
+}

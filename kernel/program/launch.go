@@ -177,8 +177,14 @@ func ReadReport(image *os.File) (Report, error) {
 // InCall tells from a program's image whether its op at index i makes that system
 // call.
 func InCall(image *os.File, i int, sys Sys) (bool, error) {
+	var stride [8]byte
 	var nr [4]byte
-	if _, err := image.ReadAt(nr[:], int64(headerSize+i*opSize+opNr)); err != nil {
+	if _, err := image.ReadAt(stride[:], hdrStride); err != nil {
+		return false, fmt.Errorf("read program file: %w", err)
+	}
+	// With a trace the op comes after the call that takes the time.
+	next := int64(binary.LittleEndian.Uint64(stride[:]))
+	if _, err := image.ReadAt(nr[:], headerSize+int64(i+1)*next-opSize+opNr); err != nil {
 		return false, fmt.Errorf("read program file: %w", err)
 	}
 	return binary.LittleEndian.Uint32(nr[:]) == sys.Nr, nil

@@ -214,6 +214,44 @@ func TestEncodeRefusesProgramsThatDoNotEnd(t *testing.T) {
 	}
 }
 
+// A trace changes neither what a program does nor what is read from its image.
+func TestTrace(t *testing.T) {
+	var p Program
+	slot, end := p.Slot("null"), p.NewLabel()
+	p.Trace()
+	p.Call("open null", Openat, Int(unix.AT_FDCWD), p.Str("/dev/null"), Int(unix.O_RDWR)).Store(slot).Then(end)
+	p.say("not reached\n")
+	p.Mark(end)
+	p.say("end\n")
+	p.Call("close nothing", Close, Int(1000))
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pid, image := start(t, &p, r, w)
+	w.Close()
+	out, err := io.ReadAll(r)
+	if ws := wait(t, pid); err != nil || string(out) != "end\n" || ws.ExitStatus() != 255 {
+		t.Errorf("output %q, status %d, %v", out, ws.ExitStatus(), err)
+	}
+	if rep, err := ReadReport(image); err != nil || !rep.Failed || rep.Op != 3 || rep.Errno != unix.EBADF {
+		t.Errorf("report %+v, %v", rep, err)
+	}
+	if fd, err := p.ReadSlot(image, slot); err != nil || fd != 2 { // the first that is free
+		t.Errorf("slot %d, %v", fd, err)
+	}
+	for i, sys := range []Sys{Openat, Write, Write, Close} {
+		if in, err := InCall(image, i, sys); err != nil || !in {
+			t.Errorf("op %d is no %s: %v", i, sys.Name, err)
+		}
+	}
+	stamps, err := p.ReadStamps(image)
+	if err != nil || len(stamps) != 3 || stamps[1].Op != 2 || stamps[0].At > stamps[2].At || stamps[2].At > Now() {
+		t.Errorf("stamps %+v, %v", stamps, err)
+	}
+}
+
 func TestExplainShowsEveryCall(t *testing.T) {
 	var p Program
 	s := p.Slot("fd")
