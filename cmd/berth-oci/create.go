@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/oci"
@@ -62,11 +63,12 @@ func (l *launchFlags) checkConsole(terminal, detached bool) error {
 	return nil
 }
 
-// extraFiles are the descriptors to preserve.
+// extraFiles are the descriptors to preserve. The caller's have come through an
+// execve: what is closed on one is our own.
 func extraFiles(n int) ([]*os.File, error) {
 	var files []*os.File
 	for fd := 3; fd < 3+n; fd++ {
-		if _, err := os.Stat("/proc/self/fd/" + strconv.Itoa(fd)); err != nil {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("--preserve-fds %d: descriptor %d is not open", n, fd))
 		}
 		files = append(files, os.NewFile(uintptr(fd), "preserved"))
