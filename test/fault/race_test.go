@@ -113,8 +113,9 @@ func (r *rig) beside(args []string) bool {
 	if n := len(said); n > 1 && strings.HasPrefix(said[n-1], "hint: ") {
 		said = said[:n-1]
 	}
-	if killed := args[0] == "run" && fmt.Sprint(err) == "exit status 137"; killed {
-		return false // by another of them
+	runs := args[0] == "run" || args[0] == "exec"
+	if killed := runs && fmt.Sprint(err) == "exit status 137"; killed {
+		return false // its process, by another of them
 	}
 	if len(said) != 1 || !strings.HasPrefix(said[0], "berth-oci: ") || strings.Contains(said[0], "panic") {
 		r.t.Errorf("%v: %v, not one clear line: %q", args, err, said)
