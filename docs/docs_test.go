@@ -171,10 +171,11 @@ func suites(t *testing.T) []string {
 }
 
 // placesOfTheProduct begin the absolute paths a text may name: the product's
-// own, those of every Linux system, and what inspect shows as containers' names.
+// own, those of every Linux system, what examples call a container's
+// directories, and what inspect shows as containers' names.
 var placesOfTheProduct = []string{
-	"/var/lib/berth", "/var/cache/berth-demo", "/run/berth", "/etc/", "/berth", "/proc", "/sys", "/dev", "/bin/", "/usr/",
-	"/tmp", "/containers/", "/..", "/demo-",
+	"/var/lib/berth", "/var/cache/berth-demo", "/run", "/etc", "/berth", "/proc", "/sys", "/dev", "/bin/", "/usr/",
+	"/tmp", "/containers/", "/..", "/demo-", "/data", "/mnt", "/srv", "/app", "/root",
 }
 
 // Texts must not name paths of a machine they were written on.
