@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/image"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -221,6 +222,7 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 		return err
 	}
 	undo.add(func() { os.RemoveAll(c.dir) })
+	fault.Here(fault.CreateDir)
 	if err := e.nameVolumes(rec); err != nil {
 		return err
 	}
@@ -228,6 +230,7 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 		return err
 	}
 	undo.add(func() { e.removeVolumes(rec) })
+	fault.Here(fault.CreateRecord)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.prepareSnapshot(gctx, rec, img) })
 	group.Go(func() error { return e.fillMounts(gctx, rec, img) })
@@ -235,9 +238,11 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	fault.Here(fault.CreateMounts)
 	if err := c.update(func(r *record) { r.State.Status = stateCreated }); err != nil {
 		return err
 	}
+	fault.Here(fault.CreateDone)
 	e.containers.add(c)
 	undo.release()
 	return nil
@@ -246,10 +251,13 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 // prepareSnapshot makes the writable layer. What is removed at its end need
 // not survive the host.
 func (e *Engine) prepareSnapshot(ctx context.Context, rec *record, img *image.Image) error {
+	prepare := e.images.Prepare
 	if rec.HostConfig.AutoRemove {
-		return e.images.PrepareVolatile(ctx, rec.ID, img)
+		prepare = e.images.PrepareVolatile
 	}
-	return e.images.Prepare(ctx, rec.ID, img)
+	err := prepare(ctx, rec.ID, img)
+	fault.Here(fault.CreateSnapshot)
+	return err
 }
 
 func (e *Engine) containersDir() string { return filepath.Join(e.cfg.StateRoot, "containers") }

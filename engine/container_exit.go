@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/keeper"
 	"github.com/moby/moby/api/types/events"
 )
@@ -35,6 +36,7 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 	}
 	ctx := context.WithoutCancel(e.ctx)
 	released := errors.Join(e.releaseRun(ctx, c), e.settleExecs(ctx, c))
+	fault.Here(fault.ExitReleased)
 	rec := c.rec
 	next := stateExited
 	delay, again := c.restart.next(rec, st.ExitCode, st.ExitedAt.Sub(st.StartedAt))
@@ -49,9 +51,11 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 			r.RestartCount++
 		}
 	})
+	fault.Here(fault.ExitRecord)
 	if c.owed = err != nil; !c.owed { // else the keeper keeps it for the next Open
 		err = e.keeper.forget(ctx, c.id, "")
 	}
+	fault.Here(fault.ExitDone)
 	if st.OOMKilled {
 		e.emitContainer(c.rec, events.ActionOOM, nil)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,6 +106,7 @@ func (e *Engine) prepareShm(rec *record) (string, error) {
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, data); err != nil {
 		return "", &os.PathError{Op: "mount shm", Path: dir, Err: err}
 	}
+	fault.Here(fault.StartShm)
 	return dir, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	bnet "github.com/berth-containers/berth/network"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -42,6 +43,7 @@ func (e *Engine) prepareNetwork(ctx context.Context, c *ctr, src *specSources) e
 		etc.address, etc.gateway = a.IP, a.Gateway
 	}
 	paths, err := etc.writeEtc(c.dir)
+	fault.Here(fault.StartFiles)
 	src.etc = paths
 	return err
 }
@@ -67,6 +69,7 @@ func (e *Engine) connectBridge(ctx context.Context, c *ctr, src *specSources) (*
 	if err != nil {
 		return nil, err
 	}
+	fault.Here(fault.StartNetwork)
 	src.netns = netns
 	c.setAttached(a)
 	e.emitNetwork(events.ActionConnect, a.NetworkID, a.Network, c.id)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/moby/moby/api/types/events"
 )
@@ -42,6 +43,7 @@ func (e *Engine) pause(c *ctr) error {
 	if err := c.update(func(r *record) { r.State.Status = statePaused }); err != nil {
 		return err
 	}
+	fault.Here(fault.PauseRecord)
 	if err := g.Freeze(); err != nil {
 		undo := c.update(func(r *record) { r.State.Status = stateRunning })
 		if undo != nil {
@@ -49,6 +51,7 @@ func (e *Engine) pause(c *ctr) error {
 		}
 		return fmt.Errorf("pause container %s: %w", short(c.id), err)
 	}
+	fault.Here(fault.PauseDone)
 	e.emitContainer(c.rec, events.ActionPause, nil)
 	return nil
 }
@@ -79,9 +82,11 @@ func (e *Engine) thaw(c *ctr) error {
 	if err := g.Thaw(); err != nil {
 		return fmt.Errorf("unpause container %s: %w", short(c.id), err)
 	}
+	fault.Here(fault.UnpauseThawed)
 	if err := c.update(func(r *record) { r.State.Status = stateRunning }); err != nil {
 		return err
 	}
+	fault.Here(fault.UnpauseDone)
 	e.emitContainer(c.rec, events.ActionUnPause, nil)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 )
@@ -60,10 +61,12 @@ func (e *Engine) remove(ctx context.Context, c *ctr, opt RemoveOptions) error {
 	// On a full disk this cannot be written, and removing is the remedy: were
 	// the engine killed on the way, the container would have to be removed again.
 	_ = c.note(func(r *record) { r.State.Status = stateRemoving })
+	fault.Here(fault.RemoveRecord)
 	if err := errors.Join(e.settleOwed(ctx, c), e.takeApart(ctx, c, opt.Volumes)); err != nil {
 		dead := c.note(func(r *record) { r.State.Status, r.State.Error = stateDead, err.Error() })
 		return errors.Join(fmt.Errorf("remove container %s: %w", c.rec.Name, err), dead)
 	}
+	fault.Here(fault.RemoveDone)
 	e.forgetExecs(c)
 	e.containers.remove(c, c.rec.Name)
 	e.emitContainer(c.rec, events.ActionDestroy, nil)
@@ -76,13 +79,16 @@ func (e *Engine) takeApart(ctx context.Context, c *ctr, volumes bool) error {
 	if err := e.releaseRun(ctx, c); err != nil {
 		return err
 	}
+	fault.Here(fault.RemoveReleased)
 	if err := e.images.RemoveSnapshot(ctx, c.id); err != nil {
 		return err
 	}
+	fault.Here(fault.RemoveSnapshot)
 	if volumes {
 		if err := e.removeVolumes(c.rec); err != nil {
 			return err
 		}
+		fault.Here(fault.RemoveVolumes)
 	}
 	return removeDir(c.dir)
 }
@@ -94,6 +100,7 @@ func removeDir(dir string) error {
 	if err := os.Rename(dir, doomed); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	fault.Here(fault.RemoveDir)
 	return os.RemoveAll(doomed)
 }
 
@@ -125,6 +132,7 @@ func (e *Engine) ContainerRename(ctx context.Context, ref, name string) error {
 		e.containers.release(name, c.id)
 		return err
 	}
+	fault.Here(fault.RenameDone)
 	e.containers.release(old, c.id)
 	e.emitContainer(c.rec, events.ActionRename, map[string]string{"oldName": "/" + old})
 	return nil

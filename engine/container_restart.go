@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 )
@@ -62,6 +63,7 @@ func wantsRestart(rec *record, exitCode int) bool {
 func (e *Engine) restartLater(c *ctr, delay time.Duration) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	c.restart.cancel = cancel
+	fault.Here(fault.RestartPause)
 	e.wg.Go(func() {
 		defer cancel()
 		timer := time.NewTimer(delay)

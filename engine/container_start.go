@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/keeper"
 	"github.com/berth-containers/berth/oci"
 	"github.com/moby/moby/api/types/events"
@@ -76,15 +77,18 @@ func (e *Engine) start(ctx context.Context, c *ctr) error {
 	if err != nil {
 		return err
 	}
+	fault.Here(fault.StartRecord)
 	status, err := e.launch(ctx, c)
 	if err != nil {
 		return e.startFailed(c, before, err)
 	}
+	fault.Here(fault.StartAnswered)
 	// It runs, whether that can be written down or not; if not, the record says
 	// starting and the next Open finds out.
 	err = c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.StartedAt, r.State.ExitCode = stateRunning, status.Pid, status.StartedAt, 0
 	})
+	fault.Here(fault.StartDone)
 	e.emitContainer(c.rec, events.ActionStart, nil)
 	return err
 }
@@ -173,6 +177,7 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 		if rootfs, err = e.images.MountDetached(ctx, rec.ID); err != nil {
 			return err
 		}
+		fault.Here(fault.StartRootfs)
 		src.user, err = resolveUser(rootfs, rec.Config.User, rec.HostConfig.GroupAdd)
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/sys/signal"
@@ -86,6 +87,7 @@ func (e *Engine) beginStop(ctx context.Context, c *ctr, sig syscall.Signal) (end
 		return false, errdefs.As(errdefs.ErrNotModified, fmt.Errorf("container %s is already stopped", short(c.id)))
 	}
 	c.markStopped()
+	fault.Here(fault.StopRecord)
 	return false, e.sendSignal(context.WithoutCancel(ctx), c, sig)
 }
 
@@ -196,6 +198,7 @@ func (e *Engine) sendSignal(ctx context.Context, c *ctr, sig syscall.Signal) err
 	if err := e.keeper.signal(ctx, c.id, "", sig); err != nil {
 		return fmt.Errorf("signal container %s: %w", short(c.id), err)
 	}
+	fault.Here(fault.StopSignal)
 	own, err := stopSignal(c.rec, "")
 	if c.rec.State.Status == statePaused && (sig == syscall.SIGKILL || err == nil && sig == own) {
 		if err := e.thaw(c); err != nil {

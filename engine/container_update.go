@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -52,12 +53,14 @@ func (e *Engine) update(c *ctr, upd *container.UpdateConfig) ([]string, error) {
 	if err := c.update(func(r *record) { r.HostConfig = &hc }); err != nil {
 		return warnings, err
 	}
+	fault.Here(fault.UpdateRecord)
 	if err := e.applyLimits(c); err != nil {
 		if undo := c.update(func(r *record) { r.HostConfig = old }); undo != nil {
 			e.log.Error("undo update", "container", c.id, "err", undo)
 		}
 		return warnings, fmt.Errorf("update container %s: %w", short(c.id), err)
 	}
+	fault.Here(fault.UpdateDone)
 	e.emitContainer(c.rec, events.ActionUpdate, nil)
 	return warnings, nil
 }

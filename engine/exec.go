@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/keeper"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -89,6 +90,7 @@ func (e *Engine) ExecCreate(_ context.Context, ref string, req *container.ExecCr
 	if err := c.saveExec(x); err != nil {
 		return "", err
 	}
+	fault.Here(fault.ExecCreated)
 	c.mu.Lock()
 	c.execs[x.ID] = x
 	c.mu.Unlock()
@@ -122,6 +124,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, opt ExecStartOptions)
 	if err := c.claimExec(x); err != nil {
 		return nil, err
 	}
+	fault.Here(fault.ExecClaimed)
 	s, err := e.runExec(context.WithoutCancel(ctx), c, rec, x, opt)
 	if err != nil {
 		code := startExitCode(err)
@@ -188,11 +191,13 @@ func (e *Engine) runExec(ctx context.Context, c *ctr, rec *record, x *execution,
 		OpenStdin: x.Request.AttachStdin && !opt.Detach, ConsoleSize: consoleSize(opt.ConsoleSize, x.Request.ConsoleSize),
 	})
 	if err == nil {
+		fault.Here(fault.ExecAnswered)
 		err = c.changeExec(x, func(x *execution) {
 			if x.Status == execStarting { // its exit may be known already
 				x.Status, x.Pid = execRunning, st.Pid
 			}
 		})
+		fault.Here(fault.ExecDone)
 	}
 	if err != nil {
 		if s != nil {
@@ -259,6 +264,7 @@ func (e *Engine) execEnded(c *ctr, st keeper.Status) error {
 		if err != nil {
 			return err
 		}
+		fault.Here(fault.ExecEnded)
 		e.emitContainer(c.snapshot(), events.ActionExecDie, map[string]string{
 			"execID": st.ExecID, "exitCode": strconv.Itoa(st.ExitCode),
 		})

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/berth-containers/berth/fault"
 	bnet "github.com/berth-containers/berth/network"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -98,9 +99,11 @@ func writeFileAtomic(path string, data []byte, mode os.FileMode) error {
 	if err := os.WriteFile(tmp, data, mode); err != nil {
 		return err
 	}
+	fault.Here(fault.RecordWritten)
 	if err := os.Rename(tmp, path); err != nil {
 		os.Remove(tmp)
 		return err
 	}
+	fault.Here(fault.RecordRenamed)
 	return nil
 }

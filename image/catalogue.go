@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/berth-containers/berth/fault"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -194,9 +195,11 @@ func replaceFile(path string, b []byte) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	fault.Here(fault.ListWritten)
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
+	fault.Here(fault.ListRenamed)
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	cerrdefs "github.com/containerd/errdefs"
@@ -131,6 +132,7 @@ func (s *Store) removeLayers(ctx context.Context, parents map[string]string) err
 			if err := s.layers.Remove(ctx, name); err != nil && !cerrdefs.IsNotFound(err) {
 				return err
 			}
+			fault.Here(fault.LayerRemoved)
 			delete(parents, name)
 			children[parent]--
 			removed = append(removed, digest.Digest(name))

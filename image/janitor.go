@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/containerd/containerd/v2/core/snapshots"
 )
 
@@ -48,6 +49,7 @@ func (j *janitor) discard(path string) error {
 	if err := os.Rename(path, to); err != nil {
 		return err
 	}
+	fault.Here(fault.Discarded)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.dirty = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/containerd/containerd/v2/core/content"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -144,6 +145,7 @@ func (w *sessionWriter) Commit(ctx context.Context, size int64, expected digest.
 	}
 	w.c.pin(expected.String())
 	err := w.Writer.Commit(ctx, size, expected, opts...)
+	fault.Here(fault.BlobCommitted)
 	if err == nil || cerrdefs.IsAlreadyExists(err) {
 		w.c.mu.Lock()
 		delete(w.c.refs, w.ref)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // snapshotAttribute holds a container directory's record. An extended attribute
@@ -109,7 +110,10 @@ func makeSnapshot(parent, key string, rec snapshotRecord) (err error) {
 	if err := unix.Setxattr(tmp, snapshotAttribute, b, 0); err != nil {
 		return &os.PathError{Op: "setxattr", Path: tmp, Err: err}
 	}
-	return os.Rename(tmp, filepath.Join(parent, key))
+	fault.Here(fault.SnapshotMade)
+	err = os.Rename(tmp, filepath.Join(parent, key))
+	fault.Here(fault.SnapshotRenamed)
+	return err
 }
 
 // RemoveSnapshot removes the key at once and its files in the background.

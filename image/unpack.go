@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // unpack makes layer i of the draft a snapshot on top of those below it, unless
@@ -64,6 +65,7 @@ func (s *Store) unpackOn(ctx context.Context, c *session, parent digest.Digest, 
 		}
 		s.janitor.layersRemoved()
 	}()
+	fault.Here(fault.LayerPrepared)
 	info, err := s.layers.Stat(ctx, key)
 	if err != nil {
 		return err
@@ -79,10 +81,14 @@ func (s *Store) unpackOn(ctx context.Context, c *session, parent digest.Digest, 
 	if diffID != l.DiffID {
 		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("its content is %s, the config says %s", diffID, l.DiffID))
 	}
+	fault.Here(fault.LayerExtracted)
 	if err := s.journal.add(l.ChainID); err != nil {
 		return err
 	}
-	return s.layers.Commit(ctx, l.ChainID.String(), key)
+	fault.Here(fault.LayerListed)
+	err = s.layers.Commit(ctx, l.ChainID.String(), key)
+	fault.Here(fault.LayerCommitted)
+	return err
 }
 
 // extract writes the tar stream in blob into dir, with whiteouts as overlayfs
@@ -155,6 +161,7 @@ func (s *Store) record(ctx context.Context, d *draft, names, digests []string) (
 	if err != nil {
 		return nil, err
 	}
+	fault.Here(fault.ImageRecorded)
 	s.journal.settle()
 	return img, nil
 }

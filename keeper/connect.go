@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // ConnectOptions say where the keeper is and how it is started.
@@ -154,6 +155,7 @@ func keepCommand(p place, o ConnectOptions) *exec.Cmd {
 	if cmd.Env == nil {
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	}
+	cmd.Env = append(cmd.Env, fault.Environment()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd
 }

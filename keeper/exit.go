@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // awaitExit sees a process to its end: reaped, its output in the log, its
@@ -20,6 +21,7 @@ func (s *server) awaitExit(p *process, pidfd *os.File) {
 	final := p.currentStatus()
 	final.Exited = true
 	wait, err := reap(final.Pid, pidfd)
+	fault.Here(fault.KeeperReaped)
 	final.ExitedAt = time.Now().UTC()
 	final.ExitCode = exitCode(wait)
 	if err != nil {
@@ -28,6 +30,7 @@ func (s *server) awaitExit(p *process, pidfd *os.File) {
 	p.lose(pidfd)
 	if p.key.exec == "" {
 		err = s.endContainer(p, &final)
+		fault.Here(fault.KeeperEmptied)
 	}
 	p.io.drain()
 	s.announce(p, final, err)
@@ -65,6 +68,7 @@ func (s *server) announce(p *process, final Status, problem error) {
 	if !p.forgotten {
 		problem = errors.Join(problem, s.records.saveExit(&final))
 	}
+	fault.Here(fault.KeeperExit)
 	if problem != nil {
 		s.log.Error("process ended badly", "process", p.key.String(), "cause", problem)
 		final.Error = joinText(final.Error, problem.Error())
@@ -130,6 +134,7 @@ func (s *server) forget(k key) error {
 	if err := s.records.remove(k); err != nil {
 		return err
 	}
+	fault.Here(fault.KeeperForgotten)
 	s.drop(p)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -37,6 +38,7 @@ func (r records) create(id string, spec *specs.Spec) error {
 	if err != nil {
 		return fmt.Errorf("create record: %w", err)
 	}
+	fault.Here(fault.KeeperDir)
 	if err := writeJSON(r.spec(id), spec); err != nil {
 		return errors.Join(fmt.Errorf("write spec: %w", err), r.remove(key{container: id}))
 	}
@@ -139,9 +141,11 @@ func writeJSON(path string, v any) error {
 	// A name that validID refuses.
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	err = os.WriteFile(temporary, data, 0o600)
+	fault.Here(fault.KeeperWritten)
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
+	fault.Here(fault.KeeperRenamed)
 	if err != nil {
 		return errors.Join(err, ignoreNotExist(os.Remove(temporary)))
 	}

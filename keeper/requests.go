@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // handle serves one connection: one request and what follows from it.
@@ -141,7 +142,9 @@ func (s *server) answerProcess(r *request) (*response, error) {
 	}
 	switch r.Op {
 	case opSignal:
-		return &response{}, p.signal(syscall.Signal(r.Signal))
+		err := p.signal(syscall.Signal(r.Signal))
+		fault.Here(fault.KeeperSignalSent)
+		return &response{}, err
 	case opResize:
 		if p.io == nil {
 			return nil, notRunning(p.key)

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/berth-containers/berth/oci"
 )
@@ -35,6 +36,7 @@ func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
 		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g,
 		Prepare: func(*oci.Process) error {
 			err := g.Make(oci.Resources(l.Spec))
+			fault.Here(fault.KeeperCgroup)
 			made = err == nil
 			return err
 		},
@@ -55,6 +57,7 @@ func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
 		}
 		return nil, err
 	}
+	fault.Here(fault.KeeperMade)
 	return launchedBy(process), nil
 }
 
@@ -71,6 +74,7 @@ func (r *ociRuntime) Exec(l *Launch) (*Launched, error) {
 	if err != nil {
 		return nil, err
 	}
+	fault.Here(fault.KeeperExecMade)
 	return launchedBy(process), nil
 }
 

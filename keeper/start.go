@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // start starts a container. It goes to its end whatever becomes of the client.
@@ -127,6 +128,7 @@ func (s *server) launch(p *process, c stdioConfig, l *Launch, run func(*Launch) 
 		return Status{}, s.disown(p, launched, err)
 	}
 	status := p.begin(launched.Pid, pidfd)
+	fault.Here(fault.KeeperServed)
 	go s.awaitExit(p, pidfd)
 	s.memory.trimSoon()
 	if s.isClosing() { // after begin: stopAll may have come too early to see it

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // Endpoint is what is asked for a container.
@@ -128,6 +129,7 @@ func (s *Store) attach(ctx context.Context, l *lease, ep Endpoint) error {
 	if err := s.link(l, ep.NetnsPath); err != nil {
 		return err
 	}
+	fault.Here(fault.LinkReady)
 	return s.publish(l)
 }
 
@@ -154,6 +156,7 @@ func (s *Store) link(l *lease, netnsPath string) error {
 	if err := s.addPort(p); err != nil {
 		return err
 	}
+	fault.Here(fault.LinkMade)
 	if err := s.route.setUp(l.HostLink, hairpin(needHairpin())); err != nil {
 		return err
 	}

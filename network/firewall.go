@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ func (s *Store) publish(l *lease) error {
 	if err := s.changePorts(l, (*nftables.Conn).SetAddElements); err != nil {
 		return fmt.Errorf("publish ports: %w", err)
 	}
+	fault.Here(fault.Published)
 	return s.forgetFlows(l)
 }
 
@@ -38,6 +40,7 @@ func (s *Store) unpublish(l *lease) error {
 	if err := s.changePorts(l, (*nftables.Conn).SetDeleteElements); err != nil {
 		return fmt.Errorf("unpublish ports: %w", err)
 	}
+	fault.Here(fault.Unpublished)
 	return s.forgetFlows(l)
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // lease is what a container holds: its attachment, on disk in a file of its own
@@ -180,6 +181,7 @@ func (s *Store) forgetLocked(l *lease) error {
 	if err := os.Remove(s.leasePath(l.ContainerID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove lease: %w", err)
 	}
+	fault.Here(fault.LeaseRemoved)
 	if s.leases[l.ContainerID] == l {
 		delete(s.leases, l.ContainerID)
 	}

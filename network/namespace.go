@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // NewNamespace makes a network namespace with loopback up, keeps it alive by
@@ -33,6 +34,7 @@ func (s *Store) NewNamespace(id string) (path string, err error) {
 		return "", fmt.Errorf("make network namespace: %w", err)
 	}
 	f.Close()
+	fault.Here(fault.NetnsFile)
 	err = s.onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare: %w", err)
@@ -48,6 +50,7 @@ func (s *Store) NewNamespace(id string) (path string, err error) {
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("make network namespace %s: %w", id, classify(err)), os.Remove(path))
 	}
+	fault.Here(fault.NetnsBound)
 	return path, nil
 }
 
@@ -67,9 +70,11 @@ func removePin(path string) error {
 		!errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove network namespace: unmount %s: %w", path, classify(err))
 	}
+	fault.Here(fault.NetnsReleased)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove network namespace: %w", err)
 	}
+	fault.Here(fault.NetnsRemoved)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // record is what network.json holds: what must be the same after a reboot.
@@ -90,9 +91,11 @@ func writeJSON(path string, v any, durable bool) error {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
+	fault.Here(fault.LeaseWritten)
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
+	fault.Here(fault.LeaseRenamed)
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}

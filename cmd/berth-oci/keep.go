@@ -7,11 +7,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/keeper"
 )
 
 // runKeep is the keeper: it stays as long as its containers do.
 func runKeep(_ *app, _ *flag.FlagSet, args []string) (int, error) {
+	fault.Arm()
 	options, err := keeper.ParseArgs(args)
 	if err != nil {
 		return 1, err

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-containers/berth/api/docker"
 	"github.com/berth-containers/berth/engine"
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -88,6 +89,7 @@ func serve(cfg *config) (err error) {
 	if err := requireRoot(); err != nil {
 		return err
 	}
+	fault.Arm()
 	notify := takeNotifySocket()
 
 	// Not below a directory that somebody may want to unmount, and with files

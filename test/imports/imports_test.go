@@ -20,7 +20,7 @@ const module = "github.com/berth-containers/berth"
 // layers are the rooms of the house, from the ground up. A room is a directory
 // with all that is below it; one that ends in /* makes a room of each directory in it.
 var layers = [][]string{
-	{"errdefs"},
+	{"errdefs", "fault"},
 	{"kernel/*"},
 	{"oci"},
 	{"image", "network", "volume", "qos", "keeper"},
@@ -33,7 +33,7 @@ var layers = [][]string{
 var outside = []string{"test", "bench", "docs", "demo"}
 
 // small lists the rooms that end up in berth-oci.
-var small = []string{"errdefs", "kernel/*", "oci", "keeper", "cmd/berth-oci"}
+var small = []string{"errdefs", "fault", "kernel/*", "oci", "keeper", "cmd/berth-oci"}
 
 // tooBig are the imports, by path prefix, that no package of a small room has,
 // not even through others.
