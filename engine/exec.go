@@ -260,14 +260,15 @@ func (e *Engine) execEnded(c *ctr, st keeper.Status) error {
 		return e.keeper.forget(e.ctx, st.ContainerID, st.ExecID)
 	}
 	if c.snapshotExec(x).Status != execEnded {
-		err := c.changeExec(x, func(x *execution) { endExec(x, st.ExitCode, st.ExitedAt.UTC()) })
+		err := c.changeExecAndTell(x, func(x *execution) { endExec(x, st.ExitCode, st.ExitedAt.UTC()) }, func(rec *record) {
+			fault.Here(fault.ExecEnded)
+			e.emitContainer(rec, events.ActionExecDie, map[string]string{
+				"execID": st.ExecID, "exitCode": strconv.Itoa(st.ExitCode),
+			})
+		})
 		if err != nil {
 			return err
 		}
-		fault.Here(fault.ExecEnded)
-		e.emitContainer(c.snapshot(), events.ActionExecDie, map[string]string{
-			"execID": st.ExecID, "exitCode": strconv.Itoa(st.ExitCode),
-		})
 	}
 	e.execs.remove(c.trimExecs()...)
 	return e.keeper.forget(e.ctx, st.ContainerID, st.ExecID)

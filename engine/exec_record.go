@@ -91,6 +91,12 @@ func (c *ctr) loadExecs() error {
 
 // changeExec applies fn to an exec and writes it before others see it.
 func (c *ctr) changeExec(x *execution, fn func(x *execution)) error {
+	return c.changeExecAndTell(x, fn, func(*record) {})
+}
+
+// changeExecAndTell calls tell, when the exec has ended by this change, before
+// those who wait for its end go on. tell must not ask the container for anything.
+func (c *ctr) changeExecAndTell(x *execution, fn func(x *execution), tell func(rec *record)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := *x
@@ -99,6 +105,7 @@ func (c *ctr) changeExec(x *execution, fn func(x *execution)) error {
 		return err
 	}
 	if next.Status == execEnded && x.Status != execEnded {
+		tell(c.rec)
 		close(x.done)
 	}
 	*x = next
