@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -438,22 +437,26 @@ func (c *Container) DeleteEnded() error {
 // specification says (runc's list): making nodes, the default devices and the
 // terminals.
 func allowedDevices() []specs.LinuxDeviceCgroup {
-	var out []specs.LinuxDeviceCgroup
-	for _, rule := range []string{
-		"c *:* m", "b *:* m", "c 1:3 rwm", "c 1:8 rwm", "c 1:7 rwm", "c 5:0 rwm", "c 1:5 rwm", "c 1:9 rwm", "c 136:* rwm", "c 5:2 rwm",
-	} {
-		var d specs.LinuxDeviceCgroup
-		var numbers string
-		f := strings.Fields(rule)
-		d.Allow, d.Type, numbers, d.Access = true, f[0], f[1], f[2]
-		var major, minor int64
-		if n, _ := fmt.Sscanf(numbers, "%d:%d", &major, &minor); n >= 1 {
-			d.Major = &major
-			if n == 2 {
-				d.Minor = &minor
-			}
+	const any = -1
+	list := [...]struct {
+		kind         string
+		major, minor int64
+		access       string
+	}{
+		{"c", any, any, "m"}, {"b", any, any, "m"},
+		{"c", 1, 3, "rwm"}, {"c", 1, 8, "rwm"}, {"c", 1, 7, "rwm"}, {"c", 5, 0, "rwm"}, {"c", 1, 5, "rwm"}, {"c", 1, 9, "rwm"},
+		{"c", 136, any, "rwm"}, {"c", 5, 2, "rwm"},
+	}
+	out := make([]specs.LinuxDeviceCgroup, len(list))
+	for i := range list {
+		d := &list[i]
+		out[i] = specs.LinuxDeviceCgroup{Allow: true, Type: d.kind, Access: d.access}
+		if d.major != any {
+			out[i].Major = &d.major
 		}
-		out = append(out, d)
+		if d.minor != any {
+			out[i].Minor = &d.minor
+		}
 	}
 	return out
 }

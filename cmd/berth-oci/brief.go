@@ -19,6 +19,9 @@ import (
 // lets its clock-driven thread sleep, brief switches the garbage collector off.
 // What lives long calls liveLong.
 
+// memProfileRate is for the entry point, which sets what it points to.
+var memProfileRate = &runtime.MemProfileRate
+
 // brief makes the most of a short life. It is the first that main does: on the
 // thread the program began with, whose timers go back to the caller's precision
 // (prctl(2), PR_SET_TIMERSLACK). That is where package oci finds what containers
@@ -27,6 +30,17 @@ func brief() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 	debug.SetGCPercent(-1)
 }
+
+// roomy makes the goroutine's stack as large as it will be needed, while nothing is on it.
+//
+//go:noinline
+func roomy() {
+	var frame [40 << 10]byte
+	touch(&frame)
+}
+
+//go:noinline
+func touch(*[40 << 10]byte) {}
 
 // liveLong takes all of that back.
 func liveLong() error {

@@ -9,6 +9,8 @@
 //     time. A GOMAXPROCS the caller gave comes first and counts.
 //   - It lets timers be late: the runtime's monitor thread, which inherits this,
 //     would wake every 70 µs, 80 times in a run, for 0.7 ms in all.
+//   - It switches the memory profile off, which nobody reads: the runtime's first
+//     allocation is always profiled, before a main could say no.
 //
 // SP points to the number of arguments, their addresses, a null pointer, the
 // addresses of the environment, a null pointer, the auxiliary vector. All of it
@@ -20,6 +22,9 @@ TEXT berth_oci_entry(SB), NOSPLIT|NOFRAME, $0
 	MOVL $29, DI
 	MOVL $20000000, SI
 	SYSCALL
+
+	MOVQ ·memProfileRate(SB), AX
+	MOVQ $0, (AX)
 
 	MOVQ SP, SI
 	MOVQ (SI), AX

@@ -8,6 +8,9 @@ TEXT berth_oci_entry(SB), NOSPLIT|NOFRAME, $0
 	MOVD $20000000, R1
 	SVC  $0
 
+	MOVD ·memProfileRate(SB), R4
+	MOVD ZR, (R4)
+
 	MOVD RSP, R1
 	MOVD (R1), R2
 	ADD  $16, R1, R3

@@ -60,6 +60,7 @@ func commands() []command {
 
 func main() {
 	brief()
+	roomy()
 	os.Exit(realMain(os.Args[1:]))
 }
 

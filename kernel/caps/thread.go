@@ -45,9 +45,6 @@ func Held() (Sets, error) {
 	if s.Bounding, err = query(last, unix.PR_CAPBSET_READ, 0); err != nil {
 		return Sets{}, fmt.Errorf("read bounding set: %w", err)
 	}
-	if s.Ambient, err = query(last, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET); err != nil {
-		return Sets{}, fmt.Errorf("read ambient set: %w", err)
-	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
@@ -57,6 +54,12 @@ func Held() (Sets, error) {
 	s.Effective = join(data[0].Effective, data[1].Effective)
 	s.Permitted = join(data[0].Permitted, data[1].Permitted)
 	s.Inheritable = join(data[0].Inheritable, data[1].Inheritable)
+	if s.Inheritable&s.Permitted == 0 { // capabilities(7): nor is anything ambient then
+		return s, nil
+	}
+	if s.Ambient, err = query(last, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET); err != nil {
+		return Sets{}, fmt.Errorf("read ambient set: %w", err)
+	}
 	return s, nil
 }
 
