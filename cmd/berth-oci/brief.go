@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	_ "github.com/berth-containers/berth/cmd/berth-oci/internal/stack" // large from the start
 	"github.com/berth-containers/berth/oci"
 )
 
@@ -30,17 +31,6 @@ func brief() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 	debug.SetGCPercent(-1)
 }
-
-// roomy makes the goroutine's stack as large as it will be needed, while nothing is on it.
-//
-//go:noinline
-func roomy() {
-	var frame [40 << 10]byte
-	touch(&frame)
-}
-
-//go:noinline
-func touch(*[40 << 10]byte) {}
 
 // liveLong takes all of that back.
 func liveLong() error {

@@ -60,7 +60,6 @@ func commands() []command {
 
 func main() {
 	brief()
-	roomy()
 	os.Exit(realMain(os.Args[1:]))
 }
 

@@ -217,7 +217,12 @@ func mountedHierarchy(hs []hierarchy, fstype string, options []string) *hierarch
 }
 
 // unescape undoes mountinfo's octal escapes of space, tab, newline, backslash.
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
 
 // placement is where a group's branches are or would be.
 type placement struct {

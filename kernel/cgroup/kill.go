@@ -45,6 +45,9 @@ func (g *Group) killAtOnce() (done bool, err error) {
 	if err != nil && !gone(err) {
 		return false, err
 	}
+	if len(all) == 0 && len(reached) == 0 {
+		return true, nil // nor can anybody be born
+	}
 	if err := b.write("cgroup.kill", "1"); err != nil {
 		if gone(err) { // the cgroup, or an old kernel's missing file
 			return false, nil
