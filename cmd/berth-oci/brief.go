@@ -21,6 +21,8 @@ import (
 // What lives long calls liveLong.
 
 // memProfileRate is for the entry point, which sets what it points to.
+//
+//lint:ignore U1000 entry_*.s uses it
 var memProfileRate = &runtime.MemProfileRate
 
 // brief makes the most of a short life. It is the first that main does: on the
