@@ -60,9 +60,13 @@ func TestUnsafeFilesSayItInTheirName(t *testing.T) {
 	})
 }
 
-// The parts are built in order by main; nothing registers itself.
+// The parts are built in order by main; nothing registers itself. One package is
+// about what comes before main, and says why.
 func TestNoInitFunctions(t *testing.T) {
 	eachFile(t, func(path string, file *ast.File) {
+		if path == "cmd/berth-oci/internal/stack/stack.go" {
+			return
+		}
 		for _, d := range file.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
 				t.Errorf("%s has an init function", path)
