@@ -133,9 +133,11 @@ func (e *Engine) checkHost(rec *record) (warnings []string, err error) {
 	if _, err := capabilities(e.host.caps, hc.CapAdd, hc.CapDrop, hc.Privileged); err != nil {
 		return nil, err
 	}
-	if _, err := parseSecurityOpt(hc.SecurityOpt, e.host); err != nil {
+	more, err = e.checkSecurity(hc)
+	if err != nil {
 		return nil, err
 	}
+	warnings = append(warnings, more...)
 	if _, err := resolveDevices(hc.Devices); err != nil {
 		return nil, err
 	}
@@ -148,6 +150,24 @@ func (e *Engine) checkHost(rec *record) (warnings []string, err error) {
 		warnings = append(warnings, "published ports are discarded when using host network mode")
 	}
 	return warnings, nil
+}
+
+// checkSecurity checks what confines the container.
+func (e *Engine) checkSecurity(hc *container.HostConfig) (warnings []string, err error) {
+	sec, err := parseSecurityOpt(hc.SecurityOpt, e.host)
+	if err != nil {
+		return nil, err
+	}
+	if sec.labels {
+		warnings = append(warnings, "this host has no SELinux: the label options have no effect")
+	}
+	if sec.writableCgroups && (!e.host.unified || hc.CgroupnsMode.IsHost()) {
+		return nil, errdefs.WithHint(errUnsupported("--security-opt writable-cgroups"), "it needs cgroup v2 and --cgroupns=private")
+	}
+	if err := checkSysctls(hc); err != nil {
+		return nil, err
+	}
+	return warnings, checkLandlock(hc.Annotations, e.host)
 }
 
 // pinJoined replaces the names in container:NAME modes by ids, so that a

@@ -203,6 +203,9 @@ func (e *Engine) hostSources(src *specSources) (err error) {
 	if src.sec, err = parseSecurityOpt(hc.SecurityOpt, e.host); err != nil {
 		return err
 	}
+	if src.appArmor, err = e.appArmor.profile(&src.sec, hc.Privileged, e.host); err != nil {
+		return err
+	}
 	if src.devices, err = resolveDevices(hc.Devices); err != nil {
 		return err
 	}

@@ -217,11 +217,6 @@ func TestStartFailures(t *testing.T) {
 		{"a directory", request("/etc"), 126, ""},
 		{"bad user", func() *container.CreateRequest { r := request("true"); r.User = "pirate"; return r }(), 128,
 			"unable to find user pirate: no matching entries in passwd file"},
-		{"bad sysctl", func() *container.CreateRequest {
-			r := request("true")
-			r.HostConfig.Sysctls = map[string]string{"kernel.panic": "1"}
-			return r
-		}(), 128, "kernel.panic"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			id := te.create("", tc.req)
@@ -266,6 +261,7 @@ func TestCreateFailures(t *testing.T) {
 		{"volume", "", change(func(r *container.CreateRequest) { r.HostConfig.Binds = []string{"data:/data"} }), errdefs.ErrUnsupported, "named volume"},
 		{"join", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "container:none" }), errdefs.ErrInvalid, "no such container: none"},
 		{"no command", "", change(func(r *container.CreateRequest) { r.Cmd, r.Entrypoint = nil, []string{""} }), nil, ""},
+		{"sysctl of the host", "", change(func(r *container.CreateRequest) { r.HostConfig.Sysctls = map[string]string{"kernel.panic": "1"} }), errdefs.ErrInvalid, "kernel.panic"},
 		{"rm and restart", "", change(func(r *container.CreateRequest) {
 			r.HostConfig.AutoRemove, r.HostConfig.RestartPolicy.Name = true, "always"
 		}), errdefs.ErrInvalid, "conflicting options"},

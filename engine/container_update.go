@@ -3,8 +3,11 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -36,6 +39,9 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, upd *container
 func (e *Engine) update(c *ctr, upd *container.UpdateConfig) ([]string, error) {
 	old := c.rec.HostConfig
 	hc := *old
+	if err := refuseUpdate(&upd.Resources); err != nil {
+		return nil, err
+	}
 	mergeLimits(&hc.Resources, &upd.Resources)
 	if upd.RestartPolicy.Name != "" {
 		if err := container.ValidateRestartPolicy(upd.RestartPolicy); err != nil {
@@ -107,10 +113,53 @@ func mergeLimits(r, upd *container.Resources) {
 	if upd.PidsLimit != nil {
 		r.PidsLimit = upd.PidsLimit
 	}
+	if upd.MemorySwappiness != nil {
+		r.MemorySwappiness = upd.MemorySwappiness
+	}
+	mergeBlockIO(r, upd)
+}
+
+// mergeBlockIO sets the weights and rates of the devices upd names; those of
+// others stay. A rate of 0 lifts the limit.
+func mergeBlockIO(r, upd *container.Resources) {
 	if upd.BlkioWeight != 0 {
 		r.BlkioWeight = upd.BlkioWeight
 	}
-	if len(upd.DeviceRequests) > 0 {
-		r.DeviceRequests = upd.DeviceRequests // refused by the check
+	for _, d := range upd.BlkioWeightDevice {
+		r.BlkioWeightDevice = slices.DeleteFunc(slices.Clone(r.BlkioWeightDevice), func(o *blkiodev.WeightDevice) bool { return o.Path == d.Path })
+		r.BlkioWeightDevice = append(r.BlkioWeightDevice, d)
 	}
+	for _, l := range []struct {
+		to  *[]*blkiodev.ThrottleDevice
+		upd []*blkiodev.ThrottleDevice
+	}{
+		{&r.BlkioDeviceReadBps, upd.BlkioDeviceReadBps}, {&r.BlkioDeviceWriteBps, upd.BlkioDeviceWriteBps},
+		{&r.BlkioDeviceReadIOps, upd.BlkioDeviceReadIOps}, {&r.BlkioDeviceWriteIOps, upd.BlkioDeviceWriteIOps},
+	} {
+		for _, d := range l.upd {
+			*l.to = slices.DeleteFunc(slices.Clone(*l.to), func(o *blkiodev.ThrottleDevice) bool { return o.Path == d.Path })
+			*l.to = append(*l.to, d)
+		}
+	}
+}
+
+// refuseUpdate names what is fixed when a container is made. (Docker takes
+// these and does nothing with them.)
+func refuseUpdate(upd *container.Resources) error {
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{
+		{len(upd.Devices) > 0, "Devices (--device)"},
+		{len(upd.DeviceRequests) > 0, "DeviceRequests (--gpus)"},
+		{len(upd.DeviceCgroupRules) > 0, "DeviceCgroupRules (--device-cgroup-rule)"},
+		{len(upd.Ulimits) > 0, "Ulimits (--ulimit)"},
+		{upd.CgroupParent != "", "CgroupParent (--cgroup-parent)"},
+		{upd.OomKillDisable != nil, "OomKillDisable (--oom-kill-disable)"},
+	} {
+		if f.set {
+			return errdefs.WithHint(invalidf("%s of a container cannot be changed", f.name), "make the container anew with the new value")
+		}
+	}
+	return nil
 }

@@ -97,6 +97,7 @@ type Engine struct {
 	nets       *network.Store
 	keeper     *keeperLink
 	logWatch   *logWatch
+	appArmor   appArmor
 	networkIDs map[string]string // by name
 	events     *eventLog
 	containers *roster

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/berth-containers/berth/kernel/lsm"
 	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
 )
@@ -30,12 +31,17 @@ type hostFacts struct {
 	unified     bool // pure cgroup v2
 	swapLimit   bool
 	appArmor    bool
+	seLinux     bool
+	landlock    int // version of the kernel's interface, 0: none
 	seccomp     bool
-	cpus        int
-	memTotal    int64
-	kernel      string
-	osName      string
-	osVersion   string
+	// realtime and weights: the cpu controller has real-time shares, the blkio
+	// controller weights (cgroup v2 tells of weights only when one is set).
+	realtime, weights bool
+	cpus              int
+	memTotal          int64
+	kernel            string
+	osName            string
+	osVersion         string
 	// maskedCPUs are the per-CPU thermal_throttle directories that exist.
 	maskedCPUs []string
 	// sysctls are the optional default sysctls this kernel has.
@@ -117,7 +123,7 @@ func (h *hostFacts) probeControllers() error {
 		}
 		h.controllers["devices"] = true // by BPF
 		h.controllers["freezer"] = true // cgroup.freeze
-		h.swapLimit = exists("/proc/swaps")
+		h.swapLimit, h.weights = exists("/proc/swaps"), true
 		return nil
 	}
 	v1, err := os.ReadFile("/proc/self/cgroup")
@@ -134,6 +140,8 @@ func (h *hostFacts) probeControllers() error {
 		}
 	}
 	h.swapLimit = exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	h.realtime = exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")
+	h.weights = exists("/sys/fs/cgroup/blkio/blkio.weight") || exists("/sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes")
 	return nil
 }
 
@@ -147,9 +155,7 @@ func (h *hostFacts) probeKernel() {
 		h.memTotal = int64(si.Totalram) * int64(si.Unit)
 	}
 	h.seccomp = exists("/proc/sys/kernel/seccomp/actions_avail")
-	if b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil {
-		h.appArmor = strings.HasPrefix(string(b), "Y")
-	}
+	h.appArmor, h.seLinux, h.landlock = lsm.AppArmor(), lsm.SELinux(), lsm.Landlock()
 	h.maskedCPUs, _ = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")
 	for _, s := range []string{sysctlPing, sysctlPorts} {
 		h.sysctls[s] = exists("/proc/sys/" + strings.ReplaceAll(s, ".", "/"))

@@ -33,7 +33,7 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: &registry.ServiceConfig{},
 		Plugins:  system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{logJSONFile, logNone}},
 		Runtimes: map[string]system.RuntimeWithStatus{runtimeName: {Runtime: system.Runtime{Path: e.keeper.opts.Binary}}}, DefaultRuntime: runtimeName,
-		LiveRestoreEnabled: true, SecurityOptions: securityNames(h), CDISpecDirs: []string{}, Warnings: e.warnings(),
+		LiveRestoreEnabled: true, SecurityOptions: e.securityNames(), CDISpecDirs: []string{}, Warnings: e.warnings(),
 	}
 	if info.Name, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("read host name: %w", err)
@@ -63,8 +63,11 @@ func (e *Engine) warnings() []string {
 	if !e.host.raiseLimits {
 		list = append(list, "no CAP_SYS_RESOURCE: ulimits above the engine's own cannot be set")
 	}
-	if e.host.appArmor {
-		list = append(list, "AppArmor is on, but containers run unconfined by it: profiles are not supported")
+	if e.host.appArmor && !e.appArmor.canLoad(e.host) {
+		list = append(list, "AppArmor is on, but "+appArmorParser+" is not installed: containers that name no profile run without one")
+	}
+	if e.host.seLinux {
+		list = append(list, "SELinux is on, but containers get no labels of their own")
 	}
 	if !e.host.seccomp {
 		list = append(list, "the kernel has no seccomp: system calls are not filtered")
@@ -72,8 +75,15 @@ func (e *Engine) warnings() []string {
 	return list
 }
 
-func securityNames(h *hostFacts) []string {
-	list := []string{}
+// securityNames are the protections a container has that asks for nothing, in
+// Docker's words; landlock is an addition of ours.
+func (e *Engine) securityNames() []string {
+	h, list := e.host, []string{}
+	if e.appArmor.canLoad(h) {
+		list = append(list, "name=apparmor")
+	} else if h.landlock >= landlockVersion {
+		list = append(list, fmt.Sprintf("name=landlock,abi=%d", h.landlock))
+	}
 	if h.seccomp {
 		list = append(list, "name=seccomp,profile=builtin")
 	}

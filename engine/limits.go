@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -44,7 +45,6 @@ func refuseResources(r *container.Resources) error {
 		name string
 	}{
 		{len(r.DeviceRequests) > 0, "device requests (--gpus)"},
-		{r.CPURealtimePeriod != 0 || r.CPURealtimeRuntime != 0, "--cpu-rt-period and --cpu-rt-runtime"},
 		{r.CPUCount != 0 || r.CPUPercent != 0, "--cpu-count and --cpu-percent (Windows only)"},
 		{r.IOMaximumIOps != 0 || r.IOMaximumBandwidth != 0, "--io-maxiops and --io-maxbandwidth (Windows only)"},
 	} {
@@ -123,6 +123,9 @@ func checkCPU(r *container.Resources, h *hostFacts, warn func(string)) error {
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return invalidf("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	}
+	if err := checkRealtime(r, h); err != nil {
+		return err
+	}
 	if !h.controllers["cpu"] && (r.NanoCPUs != 0 || r.CPUShares != 0 || r.CPUPeriod != 0 || r.CPUQuota != 0) {
 		warn("this host has no cpu cgroup controller; CPU limits are discarded")
 		r.NanoCPUs, r.CPUShares, r.CPUPeriod, r.CPUQuota = 0, 0, 0, 0
@@ -136,6 +139,23 @@ func checkCPU(r *container.Resources, h *hostFacts, warn func(string)) error {
 	}
 	if err := checkList(r.CpusetMems, 0); err != nil {
 		return fmt.Errorf("invalid value %q for cpuset mems: %w", r.CpusetMems, err)
+	}
+	return nil
+}
+
+// checkRealtime checks the real-time shares, which only the cpu controller of
+// cgroup v1 has, in kernels made for it (CONFIG_RT_GROUP_SCHED).
+func checkRealtime(r *container.Resources, h *hostFacts) error {
+	switch {
+	case r.CPURealtimePeriod == 0 && r.CPURealtimeRuntime == 0:
+		return nil
+	case !h.realtime:
+		return errdefs.WithHint(errUnsupported("--cpu-rt-period and --cpu-rt-runtime"),
+			"they need cgroup v1 and a kernel with CONFIG_RT_GROUP_SCHED")
+	case r.CPURealtimePeriod < 0 || r.CPURealtimeRuntime < 0:
+		return invalidf("CPU real-time period and runtime must not be negative")
+	case r.CPURealtimePeriod != 0 && r.CPURealtimeRuntime > r.CPURealtimePeriod:
+		return invalidf("cpu real-time runtime cannot be higher than cpu real-time period")
 	}
 	return nil
 }
@@ -179,6 +199,30 @@ func checkBlockIO(r *container.Resources, h *hostFacts, warn func(string)) error
 		warn("this host has no block I/O cgroup controller; block I/O limits are discarded")
 		r.BlkioWeight, r.BlkioWeightDevice = 0, nil
 		r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps = nil, nil, nil, nil
+	}
+	if (r.BlkioWeight != 0 || len(r.BlkioWeightDevice) > 0) && h.controllers["blkio"] && !h.weights {
+		warn("this kernel has no block I/O weights (no scheduler with weights is built in); they are discarded")
+		r.BlkioWeight, r.BlkioWeightDevice = 0, nil
+	}
+	return checkBlockDevices(r)
+}
+
+// checkBlockDevices refuses settings for what is no block device.
+func checkBlockDevices(r *container.Resources) error {
+	for _, d := range r.BlkioWeightDevice {
+		if d.Weight != 0 && (d.Weight < 10 || d.Weight > 1000) {
+			return invalidf("range of blkio weight is from 10 to 1000, not %d (%s)", d.Weight, d.Path)
+		}
+		if _, _, err := deviceNumber(d.Path); err != nil {
+			return err
+		}
+	}
+	for _, list := range [][]*blkiodev.ThrottleDevice{r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps, r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps} {
+		for _, d := range list {
+			if _, _, err := deviceNumber(d.Path); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

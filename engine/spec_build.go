@@ -30,6 +30,8 @@ type specSources struct {
 	// devices are those of --device, resolved.
 	devices []device
 	sec     securityOptions
+	// appArmor is the profile to run under; empty names none.
+	appArmor string
 }
 
 // buildSpec makes the OCI spec of a container as Docker makes it.
@@ -86,6 +88,7 @@ func specProcess(in *specSources) (*specs.Process, error) {
 		Rlimits:         rlimits(hc),
 		NoNewPrivileges: in.sec.noNewPrivileges,
 		OOMScoreAdj:     &hc.OomScoreAdj,
+		ApparmorProfile: in.appArmor,
 	}
 	p.User.Umask = hc.Umask
 	if cfg.Tty && hc.ConsoleSize[0]*hc.ConsoleSize[1] > 0 {

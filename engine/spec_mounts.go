@@ -71,11 +71,11 @@ func shmMount(in *specSources, m specs.Mount) specs.Mount {
 	return m
 }
 
-// adjustAccess makes default mounts writable for privileged containers and
-// read-only where the whole root is.
+// adjustAccess makes default mounts writable for privileged containers, the
+// cgroups for those that asked for it.
 func adjustAccess(in *specSources, m *specs.Mount) {
 	hc := in.rec.HostConfig
-	if hc.Privileged && (m.Type == "sysfs" || m.Type == "cgroup") {
+	if hc.Privileged && (m.Type == "sysfs" || m.Type == "cgroup") || in.sec.writableCgroups && m.Type == "cgroup" {
 		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
 	}
 }

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"os"
+
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -58,6 +61,13 @@ func cpuResources(r *container.Resources) *specs.LinuxCPU {
 	if r.CPUQuota != 0 {
 		c.Quota = &r.CPUQuota
 	}
+	if r.CPURealtimePeriod != 0 {
+		v := uint64(r.CPURealtimePeriod)
+		c.RealtimePeriod = &v
+	}
+	if r.CPURealtimeRuntime != 0 {
+		c.RealtimeRuntime = &r.CPURealtimeRuntime
+	}
 	if c == (specs.LinuxCPU{}) {
 		return nil
 	}
@@ -114,11 +124,14 @@ func throttles(list []*blkiodev.ThrottleDevice) []specs.LinuxThrottleDevice {
 	return out
 }
 
-// deviceNumber is the number of the device node at path.
+// deviceNumber is the number of the block device at path.
 func deviceNumber(path string) (major, minor int64, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return 0, 0, err
+		return 0, 0, errdefs.As(errdefs.ErrInvalid, &os.PathError{Op: "stat", Path: path, Err: err})
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, invalidf("%s is not a block device", path)
 	}
 	return int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), nil
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -9,14 +10,24 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// unconfined switches a protection off by name.
-const unconfined = "unconfined"
+// unconfined switches a protection off by name; builtin asks for the default.
+const (
+	unconfined = "unconfined"
+	builtin    = "builtin"
+)
 
 // securityOptions is HostConfig.SecurityOpt, read.
 type securityOptions struct {
 	noNewPrivileges bool
-	// seccomp is the profile's JSON, unconfined, or empty for the default.
+	// seccomp is the profile's JSON, unconfined, builtin, or empty for the
+	// default.
 	seccomp string
+	// appArmor is a profile's name, unconfined, or empty for the default.
+	appArmor string
+	// writableCgroups lets the container make cgroups below its own.
+	writableCgroups bool
+	// labels says that SELinux labels were asked for.
+	labels bool
 }
 
 // parseSecurityOpt reads the options. What would weaken or strengthen the
@@ -29,28 +40,51 @@ func parseSecurityOpt(opts []string, h *hostFacts) (securityOptions, error) {
 			key, value, ok = strings.Cut(opt, ":")
 		}
 		switch {
-		case key == "no-new-privileges":
-			s.noNewPrivileges = !ok || value == "true"
+		case key == "no-new-privileges", key == "writable-cgroups":
+			on := !ok || value == "true"
 			if ok && value != "true" && value != "false" {
 				return s, badSecurityOpt(opt)
+			}
+			if key == "writable-cgroups" {
+				s.writableCgroups = on
+			} else {
+				s.noNewPrivileges = on
 			}
 		case !ok:
 			return s, badSecurityOpt(opt)
 		case key == "seccomp":
 			s.seccomp = value
 		case key == "apparmor":
-			if value != unconfined {
-				return s, errUnsupported("--security-opt apparmor=" + value)
+			s.appArmor = value
+		case key == "label":
+			if err := s.addLabel(opt, value, h); err != nil {
+				return s, err
 			}
-		case key == "label" && value == "disable":
-			// No labels are set anyway.
-		case key == "label", key == "writable-cgroups":
-			return s, errUnsupported("--security-opt " + key)
 		default:
 			return s, badSecurityOpt(opt)
 		}
 	}
+	if err := s.checkAppArmor(h); err != nil {
+		return s, err
+	}
 	return s, s.checkSeccomp(h)
+}
+
+// addLabel takes a label option: disable, or type, level, user, role or
+// filetype with a value. Without SELinux nobody looks at labels.
+func (s *securityOptions) addLabel(opt, value string, h *hostFacts) error {
+	if value == "disable" {
+		return nil // none are set anyway
+	}
+	part, text, ok := strings.Cut(value, ":")
+	if !ok || text == "" || !slices.Contains([]string{"type", "level", "user", "role", "filetype"}, part) {
+		return badSecurityOpt(opt)
+	}
+	if h.seLinux {
+		return errUnsupported("--security-opt " + opt)
+	}
+	s.labels = true
+	return nil
 }
 
 func badSecurityOpt(opt string) error {
@@ -61,6 +95,9 @@ func badSecurityOpt(opt string) error {
 // not the start.
 func (s *securityOptions) checkSeccomp(h *hostFacts) error {
 	if s.seccomp == "" || s.seccomp == unconfined {
+		return nil
+	}
+	if s.seccomp == builtin && h.seccomp {
 		return nil
 	}
 	if !h.seccomp {
@@ -91,7 +128,7 @@ func seccompProfile(s *specs.Spec, sec *securityOptions, privileged bool, h *hos
 	switch {
 	case sec.seccomp == unconfined || privileged && sec.seccomp == "" || !h.seccomp:
 		return nil, nil
-	case sec.seccomp != "":
+	case sec.seccomp != "" && sec.seccomp != builtin:
 		return loadSeccomp(sec.seccomp, bounding)
 	}
 	p, err := seccomp.GetDefaultProfile(capsSpec(bounding))

@@ -145,7 +145,8 @@ func TestSecurityOptions(t *testing.T) {
 		{"no-new-privileges", nil}, {"no-new-privileges:true", nil}, {"seccomp=unconfined", nil}, {"label=disable", nil},
 		{`seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[]}`, nil},
 		{"seccomp=/some/path.json", errdefs.ErrInvalid}, {"no-new-privileges=maybe", errdefs.ErrInvalid}, {"wrong", errdefs.ErrInvalid},
-		{"apparmor=mine", errdefs.ErrUnsupported}, {"apparmor=unconfined", nil}, {"label=type:x", errdefs.ErrUnsupported},
+		{"apparmor=mine", errdefs.ErrUnsupported}, {"apparmor=unconfined", nil}, {"label=type:x", nil}, {"label=type", errdefs.ErrInvalid}, {"label=nope:x", errdefs.ErrInvalid},
+		{"seccomp=builtin", nil}, {"writable-cgroups=true", nil}, {"writable-cgroups=x", errdefs.ErrInvalid},
 	} {
 		_, err := parseSecurityOpt([]string{tc.opt}, h)
 		if !errors.Is(err, tc.err) || err != nil && tc.err == nil {

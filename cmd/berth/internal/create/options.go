@@ -42,6 +42,7 @@ type Options struct {
 	healthRetries                  int
 	noHealthcheck                  bool
 	runtime, cgroupParent          string
+	isolation                      string
 	ipc, pid, uts, userns, cgroups string
 
 	// security
@@ -135,6 +136,7 @@ func (o *Options) lifeFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.healthRetries, "health-retries", 0, "Consecutive failures needed to report unhealthy")
 	fs.BoolVar(&o.noHealthcheck, "no-healthcheck", false, "Disable any container-specified HEALTHCHECK")
 	fs.StringVar(&o.runtime, "runtime", "", "Runtime to use for this container")
+	fs.StringVar(&o.isolation, "isolation", "", "Container isolation technology")
 }
 
 func (o *Options) securityFlags(fs *pflag.FlagSet) {
@@ -142,7 +144,7 @@ func (o *Options) securityFlags(fs *pflag.FlagSet) {
 	fs.Var(&o.capDrop, "cap-drop", "Drop Linux capabilities")
 	fs.BoolVar(&o.privileged, "privileged", false, "Give extended privileges to this container")
 	fs.Var(&o.securityOpt, "security-opt", "Security Options")
-	fs.StringVar(&o.userns, "userns", "", "User namespace to use")
+	fs.StringVar(&o.userns, "userns", "", "User namespace to use (host|auto[:size=N])")
 	fs.StringVar(&o.cgroups, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	fs.StringVar(&o.ipc, "ipc", "", "IPC mode to use")
 	fs.StringVar(&o.pid, "pid", "", "PID namespace to use")
@@ -196,6 +198,8 @@ func (o *Options) memoryFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.oomScoreAdj, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 	fs.Int64Var(&o.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
 	fs.StringVar(&o.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
+	fs.Var(new(byteSize), "kernel-memory", "Kernel memory limit")
+	fs.Lookup("kernel-memory").Deprecated = "it has no effect: Linux has no separate limit of kernel memory since 5.16"
 }
 
 func (o *Options) cpuFlags(fs *pflag.FlagSet) {
@@ -213,6 +217,11 @@ func (o *Options) deviceFlags(fs *pflag.FlagSet) {
 	fs.Var(&o.devices, "device", "Add a host device to the container")
 	fs.Var(&o.deviceRules, "device-cgroup-rule", "Add a rule to the cgroup allowed devices list")
 	fs.Var(&o.gpus, "gpus", "GPU devices to add to the container ('all' to pass all GPUs)")
+	o.blockFlags(fs)
+}
+
+// blockFlags are the limits of block devices.
+func (o *Options) blockFlags(fs *pflag.FlagSet) {
 	fs.Uint16Var(&o.blkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)")
 	fs.Var(&o.blkioDevices, "blkio-weight-device", "Block IO weight (relative device weight)")
 	fs.Var(&o.readBps, "device-read-bps", "Limit read rate (bytes per second) from a device")
@@ -227,15 +236,17 @@ type Limits struct{ o Options }
 
 // AddLimitFlags adds the flags to a flag set and returns what they set.
 func AddLimitFlags(fs *pflag.FlagSet) *Limits {
-	l := &Limits{}
+	l := &Limits{o: Options{swappiness: -1}}
 	o := &l.o
+	o.readBps.sizes, o.writeBps.sizes = true, true
 	o.flags = fs
 	fs.VarP(&o.memory, "memory", "m", "Memory limit")
 	fs.Var(&o.memoryReservation, "memory-reservation", "Memory soft limit")
 	fs.Var(&o.memorySwap, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
+	fs.Int64Var(&o.swappiness, "memory-swappiness", -1, "Tune container memory swappiness (0 to 100)")
 	fs.Int64Var(&o.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
-	fs.Uint16Var(&o.blkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)")
 	fs.StringVar(&o.restart, "restart", "", "Restart policy to apply when a container exits")
+	o.blockFlags(fs)
 	o.cpuFlags(fs)
 	return l
 }

@@ -126,6 +126,7 @@ func (o *Options) hostConfig() (*container.HostConfig, error) {
 		IpcMode: container.IpcMode(o.ipc), PidMode: container.PidMode(o.pid), UTSMode: container.UTSMode(o.uts),
 		UsernsMode: container.UsernsMode(o.userns), CgroupnsMode: container.CgroupnsMode(o.cgroups),
 		Sysctls: o.sysctls, Annotations: o.annotations, Runtime: o.runtime,
+		Isolation: container.Isolation(o.isolation),
 	}
 	if o.flags.Changed("init") {
 		h.Init = &o.init
@@ -164,7 +165,7 @@ func (o *Options) checkNamespaces(h *container.HostConfig) error {
 		flag  string
 		valid bool
 	}{
-		{"pid", h.PidMode.Valid()}, {"uts", h.UTSMode.Valid()}, {"userns", h.UsernsMode.Valid()},
+		{"pid", h.PidMode.Valid()}, {"uts", h.UTSMode.Valid()},
 		{"cgroupns", h.CgroupnsMode.Valid()}, {"ipc", h.IpcMode.Valid()},
 	} {
 		if !mode.valid {
@@ -366,8 +367,17 @@ func (l *Limits) Update() (*container.UpdateConfig, error) {
 		Memory: int64(o.memory), MemoryReservation: int64(o.memoryReservation), MemorySwap: int64(o.memorySwap),
 		NanoCPUs: int64(o.cpus), CPUShares: o.cpuShares, CPUPeriod: o.cpuPeriod, CPUQuota: o.cpuQuota,
 		CPURealtimePeriod: o.rtPeriod, CPURealtimeRuntime: o.rtRuntime,
-		CpusetCpus: o.cpusetCPUs, CpusetMems: o.cpusetMems, BlkioWeight: o.blkioWeight,
+		CpusetCpus: o.cpusetCPUs, CpusetMems: o.cpusetMems,
+		BlkioWeight: o.blkioWeight, BlkioWeightDevice: o.blkioDevices,
+		BlkioDeviceReadBps: o.readBps.all, BlkioDeviceWriteBps: o.writeBps.all,
+		BlkioDeviceReadIOps: o.readIOps.all, BlkioDeviceWriteIOps: o.writeIOps.all,
 	}}
+	if o.swappiness < -1 || o.swappiness > 100 {
+		return nil, fmt.Errorf("invalid value: %d. Valid memory swappiness range is 0-100", o.swappiness)
+	}
+	if o.flags.Changed("memory-swappiness") {
+		upd.MemorySwappiness = &o.swappiness
+	}
 	if o.flags.Changed("pids-limit") {
 		upd.PidsLimit = &o.pidsLimit
 	}
