@@ -49,6 +49,9 @@ type Config struct {
 	// InsecureRegistries are the host[:port] spoken to without TLS. Loopback
 	// addresses always are.
 	InsecureRegistries []string
+	// MaxLayerSize and MaxLayerFiles bound what a layer of an image may unpack
+	// to. Zero: 100 GiB, and 4 million files.
+	MaxLayerSize, MaxLayerFiles int64
 	// LogDriver is the log driver of containers that name none: json-file or
 	// none. Zero: json-file.
 	LogDriver string
@@ -153,7 +156,7 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 	}
 	e.images, err = image.Open(ctx, image.Options{
 		Root: filepath.Join(e.cfg.StateRoot, "image"), InsecureRegistries: e.cfg.InsecureRegistries,
-		Users: e.imageUsers, Log: e.log,
+		Users: e.imageUsers, Log: e.log, MaxLayerSize: e.cfg.MaxLayerSize, MaxLayerFiles: e.cfg.MaxLayerFiles,
 	})
 	if err != nil {
 		return err

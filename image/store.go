@@ -47,6 +47,11 @@ type Options struct {
 	StallTimeout time.Duration
 	// MaxDownloads is how many blobs one Pull fetches at once; zero means 3.
 	MaxDownloads int
+	// MaxLayerSize bounds what a layer may unpack to, in bytes; zero means
+	// 100 GiB. A larger one is an errdefs.ErrInvalid.
+	MaxLayerSize int64
+	// MaxLayerFiles bounds how many files a layer may have; zero means 4 million.
+	MaxLayerFiles int64
 	// Users tells who uses an image; Remove and Prune ask it, and hold no lock
 	// meanwhile. Nil means nobody.
 	Users func(id digest.Digest) []User
@@ -105,6 +110,12 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 	}
 	if opts.StallTimeout <= 0 {
 		opts.StallTimeout = defaultStall
+	}
+	if opts.MaxLayerSize <= 0 {
+		opts.MaxLayerSize = defaultLayerSize
+	}
+	if opts.MaxLayerFiles <= 0 {
+		opts.MaxLayerFiles = defaultLayerFiles
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()

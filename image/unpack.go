@@ -1,13 +1,10 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
-	"maps"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/archive"
@@ -97,8 +94,7 @@ func (s *Store) unpackOn(ctx context.Context, c *session, parent digest.Digest, 
 //
 // A layer cannot write outside dir: containerd's extractor resolves every
 // parent directory and link target inside it, and nothing else writes there.
-// Attributes that would steer overlayfs itself (redirects, copy-up markers)
-// are not taken from a layer.
+// What it may bring, and how much of it, is in layer_limit.go.
 func (s *Store) extract(ctx context.Context, blob ocispec.Descriptor, dir string, parents []string, progress func(int64)) (digest.Digest, error) {
 	ra, err := s.blobs.ReaderAt(ctx, blob)
 	if err != nil {
@@ -114,28 +110,25 @@ func (s *Store) extract(ctx context.Context, blob ocispec.Descriptor, dir string
 		return "", err
 	}
 	defer plain.Close()
-	ahead := newReadAhead(plain)
+	limit := s.newLayerLimit()
+	ahead := newReadAhead(limit.reader(plain))
 	defer ahead.Close()
+	marks := &whiteouts{dir: dir, parents: parents}
 	_, err = archive.Apply(ctx, dir, ahead,
-		archive.WithConvertWhiteout(archive.OverlayConvertWhiteout),
+		archive.WithConvertWhiteout(marks.convert),
 		archive.WithParents(parents),
-		archive.WithFilter(dropOverlayAttributes))
+		archive.WithFilter(limit.admit))
+	if err == nil {
+		err = marks.finish()
+	}
 	if err != nil {
-		return "", err
+		return "", malformed(dir, err)
 	}
 	// What follows the end of the archive is part of the digest too.
 	if _, err := io.Copy(io.Discard, ahead); err != nil {
 		return "", err
 	}
 	return ahead.Digest(), ctx.Err()
-}
-
-func dropOverlayAttributes(hdr *tar.Header) (bool, error) {
-	maps.DeleteFunc(hdr.PAXRecords, func(k, _ string) bool {
-		return strings.HasPrefix(k, "SCHILY.xattr.trusted.overlay.") ||
-			strings.HasPrefix(k, "SCHILY.xattr.user.overlay.")
-	})
-	return true, nil
 }
 
 // layerSizes fills in what each layer takes unpacked.

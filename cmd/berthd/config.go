@@ -58,6 +58,8 @@ type config struct {
 	StopTimeout int `toml:"stop-timeout"`
 	// Labels are shown by info.
 	Labels []string `toml:"labels"`
+	// Image is how images are kept; see config_image.go.
+	Image imageConfig `toml:"image"`
 
 	// auto: started in the background by berth.
 	auto bool
@@ -84,6 +86,7 @@ func defaults() *config {
 		ShmSize:     "64m",
 		StopTimeout: 10,
 		Bridge:      "berth0",
+		Image:       imageDefaults(),
 	}
 }
 
@@ -231,12 +234,13 @@ func (c *config) check() error {
 	if c.StopTimeout < 0 {
 		return fmt.Errorf("stop-timeout %d: want seconds, 0 or more", c.StopTimeout)
 	}
-	return nil
+	return c.Image.check()
 }
 
 // engine is the part of the configuration that is the engine's.
 func (c *config) engine(version, commit, built string, logger *slog.Logger) engine.Config {
 	shm, _ := units.RAMInBytes(c.ShmSize) // check has parsed it before
+	layerSize, _ := units.RAMInBytes(c.Image.MaxLayerSize)
 	return engine.Config{
 		StateRoot:          c.StateRoot,
 		RunRoot:            c.RunRoot,
@@ -245,6 +249,8 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		BridgeSubnet:       c.BridgeSubnet,
 		CgroupParent:       c.CgroupParent,
 		InsecureRegistries: c.InsecureRegistries,
+		MaxLayerSize:       layerSize,
+		MaxLayerFiles:      c.Image.MaxLayerFiles,
 		LogDriver:          c.LogDriver,
 		LogOptions:         c.LogOptions,
 		DefaultShmSize:     shm,

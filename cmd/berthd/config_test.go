@@ -45,7 +45,17 @@ func TestDocumentedDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field := range reflect.TypeFor[config]().Fields() {
-		if key := field.Tag.Get("toml"); key != "" && !bytes.Contains(text, []byte("\n"+key+" = ")) {
+		key := field.Tag.Get("toml")
+		if field.Type.Kind() == reflect.Struct { // a section
+			if !bytes.Contains(text, []byte("\n["+key+"]\n")) {
+				t.Errorf("dist/berthd.toml has no section %s", key)
+			}
+			for f := range field.Type.Fields() {
+				if key := f.Tag.Get("toml"); !bytes.Contains(text, []byte("\n"+key+" = ")) {
+					t.Errorf("dist/berthd.toml does not document %s", key)
+				}
+			}
+		} else if key != "" && !bytes.Contains(text, []byte("\n"+key+" = ")) {
 			t.Errorf("dist/berthd.toml does not document %s", key)
 		}
 	}
