@@ -22,6 +22,7 @@ import (
 //	state.json   its record (struct record)
 //	program      while created: the program its process runs, with the report
 //	start        while created: the fifo that starts it
+//	notify/      the directory of its notify socket, when it has one
 //
 // The directory is locked (flock) during every change.
 
@@ -254,8 +255,13 @@ func (c *Container) Remove() error {
 		}
 	}
 	err := os.Remove(c.path)
-	if errors.Is(err, unix.ENOTEMPTY) { // a restore was interrupted
-		err = errors.Join(os.Remove(filepath.Join(c.path, restoreRoot)), os.Remove(c.path))
+	if errors.Is(err, unix.ENOTEMPTY) { // what few have: a notify socket, or an interrupted restore
+		if err = c.removeNotify(); err == nil {
+			err = os.Remove(filepath.Join(c.path, restoreRoot))
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = os.Remove(c.path)
+		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete container %s: %w", c.ID, err)

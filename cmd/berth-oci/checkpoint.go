@@ -124,7 +124,7 @@ func runRestore(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if err := c.Unlock(); err != nil {
 		return 1, err
 	}
-	code, err = foreground(pr, caught)
+	code, err = foreground(pr, caught, &notification{})
 	if err == nil {
 		err = c.DeleteEnded()
 	}

@@ -21,7 +21,8 @@ type launchFlags struct {
 	bundle, consoleSocket, pidFile, pidfdSocket string
 	preserveFDs                                 int
 	noPivot, noKeyring                          bool
-	trace                                       *oci.Trace // run --trace
+	trace                                       *oci.Trace    // run --trace
+	notify                                      *notification // of run; made by launch
 }
 
 func (l *launchFlags) define(fs *flag.FlagSet) {
@@ -95,16 +96,22 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 		return nil, nil, err
 	}
 	defer r.Close()
+	if err := l.offerNotify(c, spec, wait); err != nil {
+		c.Remove()
+		return nil, nil, err
+	}
 	stdio := oci.Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	pr, err := c.Launch(r, spec, oci.LaunchOptions{
 		Stdio: stdio, ExtraFiles: extra, Wait: wait, NoPivot: l.noPivot, NoKeyring: l.noKeyring, Trace: l.trace, Systemd: a.systemd,
 	})
 	if err != nil {
+		l.notify.close()
 		return nil, nil, err
 	}
 	a.log.warnings(pr.Warnings())
 	if err := l.handOver(pr, detached); err != nil {
 		pr.Close()
+		l.notify.close()
 		if derr := c.Delete(true); derr != nil {
 			err = fmt.Errorf("%w; %w", err, derr)
 		}
@@ -180,7 +187,25 @@ func runCreate(a *app, fs *flag.FlagSet, args []string) (int, error) {
 }
 
 func runStart(a *app, fs *flag.FlagSet, args []string) (int, error) {
-	return a.onContainer(fs, args, func(c *oci.Container) error { return c.Start() })
+	return a.onContainer(fs, args, func(c *oci.Container) error {
+		n, err := listenNotify(c)
+		if err != nil {
+			return err
+		}
+		defer n.close()
+		if err := c.Start(); err != nil || n.host == "" {
+			return err
+		}
+		pidfd, err := c.Pidfd()
+		if err != nil {
+			return nil // it has started, and ended
+		}
+		defer pidfd.Close()
+		if err := c.Unlock(); err != nil {
+			return err
+		}
+		return n.waitReady(pidfd, c.Pid)
+	})
 }
 
 // onContainer does something to one container named by the only argument.

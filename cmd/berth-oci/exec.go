@@ -72,7 +72,7 @@ func runExec(a *app, fs *flag.FlagSet, args []string) (int, error) {
 	if *e.detach {
 		return 0, nil
 	}
-	return foreground(pr, caught)
+	return foreground(pr, caught, &notification{})
 }
 
 // exec starts the process.

@@ -46,9 +46,9 @@ func runRun(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return 1, err
 	}
 	if *detach {
-		return 0, l.writeTrace()
+		return 0, errors.Join(l.notify.waitReady(pr.Pidfd, pr.Pid), l.writeTrace())
 	}
-	code, err = foreground(pr, caught)
+	code, err = foreground(pr, caught, l.notify)
 	l.trace.Mark("wait until the command has ended")
 	if err == nil && !*keep {
 		err = c.DeleteEnded()
@@ -67,12 +67,12 @@ func (l *launchFlags) writeTrace() error {
 
 // foreground waits for the process, passes signals on and joins its terminal
 // to ours. The code is the process's, 128+N for signal N.
-func foreground(pr *oci.Process, caught *signals) (int, error) {
+func foreground(pr *oci.Process, caught *signals, n *notification) (int, error) {
 	restore, err := attachTerminal(pr)
 	if err != nil {
 		return 1, err
 	}
-	ws, err := caught.wait(pr)
+	ws, err := caught.wait(pr, n)
 	restore()
 	if err != nil {
 		return 1, err

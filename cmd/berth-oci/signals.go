@@ -38,15 +38,22 @@ func catchSignals(detached bool) (*signals, error) {
 	return &signals{ends[0]}, nil
 }
 
-// wait passes the signals on until the process has ended.
-func (s *signals) wait(pr *oci.Process) (syscall.WaitStatus, error) {
+// wait passes the signals on until the process has ended, and the word that it is
+// ready the other way.
+func (s *signals) wait(pr *oci.Process, n *notification) (syscall.WaitStatus, error) {
+	defer n.close()
 	for {
-		fds := []unix.PollFd{{Fd: int32(pr.Pidfd.Fd()), Events: unix.POLLIN}, {Fd: int32(s.read), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(pr.Pidfd.Fd()), Events: unix.POLLIN}, {Fd: int32(s.read), Events: unix.POLLIN}, n.pollFd()}
 		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 			return 0, fmt.Errorf("wait for process %d: %w", pr.Pid, err)
 		}
 		if err := s.forward(pr); err != nil {
 			return 0, err
+		}
+		if fds[2].Revents != 0 {
+			if err := n.receive(0); err != nil {
+				return 0, err
+			}
 		}
 		if fds[0].Revents != 0 {
 			return pr.Wait()
