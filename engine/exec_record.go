@@ -66,6 +66,12 @@ func (c *ctr) loadExecs() error {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
+		if strings.HasSuffix(name, newSuffix) { // a write that was cut short
+			if err := os.Remove(filepath.Join(c.dir, name)); err != nil {
+				return err
+			}
+			continue
+		}
 		if !strings.HasPrefix(name, execPrefix) || !strings.HasSuffix(name, ".json") {
 			continue
 		}

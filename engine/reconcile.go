@@ -15,8 +15,7 @@ import (
 )
 
 // loadContainers reads the records. A directory without one is what is left of
-// a removal, or of a creation that did not get as far; so is, after a crash of
-// the host, one that cannot be read.
+// a removal, or of a creation that did not get as far.
 func (e *Engine) loadContainers() error {
 	entries, err := os.ReadDir(e.containersDir())
 	if err != nil {
@@ -24,12 +23,12 @@ func (e *Engine) loadContainers() error {
 	}
 	for _, entry := range entries {
 		dir := filepath.Join(e.containersDir(), entry.Name())
+		if strings.HasSuffix(dir, damagedSuffix) {
+			continue
+		}
 		rec, err := loadRecord(dir)
 		if err != nil || strings.HasSuffix(dir, doomedSuffix) {
-			if !errors.Is(err, os.ErrNotExist) && !strings.HasSuffix(dir, doomedSuffix) {
-				e.log.Error("drop container whose record cannot be read", "dir", dir, "err", err)
-			}
-			if err := os.RemoveAll(dir); err != nil {
+			if err := e.dropUnreadable(dir, err); err != nil {
 				return fmt.Errorf("load containers: %w", err)
 			}
 			continue
@@ -39,6 +38,36 @@ func (e *Engine) loadContainers() error {
 		}
 	}
 	return nil
+}
+
+// damagedSuffix marks the directory of a container whose record cannot be read.
+const damagedSuffix = ".damaged"
+
+// dropUnreadable removes the directory of a container without a record. One with
+// a record that a crash of the host, or a disk, has damaged is set aside when the
+// container had files of its own: they may be somebody's only copy.
+func (e *Engine) dropUnreadable(dir string, cause error) error {
+	id := filepath.Base(dir)
+	if _, has := e.images.Snapshots()[id]; !has || cause == nil || errors.Is(cause, os.ErrNotExist) {
+		return os.RemoveAll(dir)
+	}
+	e.log.Error("container's record cannot be read; set aside with its writable layer", "dir", dir+damagedSuffix, "err", cause)
+	return os.Rename(dir, dir+damagedSuffix)
+}
+
+// setAside are the ids of containers whose records could not be read.
+func (e *Engine) setAside() (map[string]bool, error) {
+	entries, err := os.ReadDir(e.containersDir())
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for _, entry := range entries {
+		if id, ok := strings.CutSuffix(entry.Name(), damagedSuffix); ok {
+			ids[id] = true
+		}
+	}
+	return ids, nil
 }
 
 // adopt makes a container known again.
@@ -96,7 +125,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		if st.Exited {
 			continue // watchExits forgets it
 		}
-		if err := e.keeper.signal(ctx, id, "", syscall.SIGKILL); err != nil {
+		if err := e.endStray(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -161,7 +190,7 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 		remove, err = e.settleExit(c, lost)
 	default:
 		if there && !st.Exited { // a start that was given up went through after all
-			err = e.keeper.signal(ctx, c.id, "", syscall.SIGKILL)
+			err = e.endStray(ctx, c.id)
 		}
 		remove = c.rec.HostConfig.AutoRemove && status == stateExited
 	}
@@ -173,6 +202,20 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 		return err
 	}
 	return errors.Join(err, e.remove(ctx, c, RemoveOptions{Volumes: status == stateCreating || c.rec.HostConfig.AutoRemove}))
+}
+
+// endStray kills a container's process that should not be, and returns when the
+// keeper has forgotten it: only then can the container be started.
+func (e *Engine) endStray(ctx context.Context, id string) error {
+	if err := e.keeper.signal(ctx, id, "", syscall.SIGKILL); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	if _, err := e.keeper.wait(ctx, id, ""); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("end stray process of container %s: %w", short(id), err)
+	}
+	return e.keeper.forget(ctx, id, "")
 }
 
 // takeOver makes the record of a container say that it runs. Whether it is
@@ -292,8 +335,12 @@ func (e *Engine) sweep(ctx context.Context) error {
 	for _, id := range report.Broken {
 		e.log.Error("container has lost its network link; restart it", "container", id)
 	}
+	aside, err := e.setAside()
+	if err != nil {
+		return err
+	}
 	for key := range e.images.Snapshots() {
-		if ours[key] {
+		if ours[key] || aside[key] {
 			continue
 		}
 		if err := e.images.RemoveSnapshot(ctx, key); err != nil {

@@ -92,10 +92,13 @@ func loadRecord(dir string) (*record, error) {
 	return r, nil
 }
 
+// newSuffix ends the name of a file that is being written.
+const newSuffix = ".new"
+
 // writeFileAtomic writes path by way of a temporary file beside it. There is
 // one writer per path, so the temporary name need not be unique.
 func writeFileAtomic(path string, data []byte, mode os.FileMode) error {
-	tmp := path + ".new"
+	tmp := path + newSuffix
 	if err := os.WriteFile(tmp, data, mode); err != nil {
 		return err
 	}

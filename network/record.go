@@ -17,6 +17,9 @@ import (
 	"github.com/berth-containers/berth/fault"
 )
 
+// recordName is the record's name in the state directory.
+const recordName = "network.json"
+
 // record is what network.json holds: what must be the same after a reboot.
 type record struct {
 	Bridge, Host, None identity
@@ -47,7 +50,7 @@ func randomID() string {
 
 // loadRecord reads network.json, or makes it with a subnet of the host's free ones.
 func (s *Store) loadRecord() error {
-	path := filepath.Join(s.opts.StateDir, "network.json")
+	path := filepath.Join(s.opts.StateDir, recordName)
 	r := &record{}
 	data, err := os.ReadFile(path)
 	switch {

@@ -26,6 +26,7 @@ type Engine interface {
 	Images
 	Networks
 	System
+	Upkeep
 }
 
 // Lifecycle makes, runs and ends containers.
@@ -108,6 +109,11 @@ type System interface {
 	Version(ctx context.Context) (*system.VersionResponse, error)
 	DiskUsage(ctx context.Context) (*system.DiskUsage, error)
 	Subscribe(ctx context.Context, f engine.Filters, since, until time.Time) (<-chan events.Message, error)
+}
+
+// Upkeep looks after the engine itself.
+type Upkeep interface {
+	Check(ctx context.Context, repair bool) (*engine.CheckReport, error)
 }
 
 var _ Engine = (*engine.Engine)(nil)

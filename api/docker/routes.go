@@ -63,6 +63,9 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"GET /volumes/{name...}": s.volumeInspect,
 		"POST /volumes/prune":    s.volumePrune,
 		"POST /build/prune":      s.buildPrune,
+
+		"GET /berth/system/check":  s.systemCheck,
+		"POST /berth/system/check": s.systemCheck,
 	} {
 		mux.HandleFunc(pattern, s.handle(h))
 	}

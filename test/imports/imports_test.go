@@ -20,7 +20,7 @@ const module = "github.com/berth-containers/berth"
 // layers are the rooms of the house, from the ground up. A room is a directory
 // with all that is below it; one that ends in /* makes a room of each directory in it.
 var layers = [][]string{
-	{"errdefs", "fault"},
+	{"errdefs", "fault", "audit"},
 	{"kernel/*"},
 	{"oci"},
 	{"image", "network", "volume", "qos", "keeper"},

@@ -148,5 +148,5 @@ func (a *app) pruneAll(ctx context.Context, p *pruning, all bool) error {
 }
 
 func newSystemGroup(a *app) *cobra.Command {
-	return group("system", "Manage the engine", newSystemDf(a), newEvents(a), newInfo(a), newSystemPrune(a))
+	return group("system", "Manage the engine", newSystemCheck(a), newSystemDf(a), newEvents(a), newInfo(a), newSystemPrune(a))
 }
