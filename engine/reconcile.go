@@ -48,7 +48,8 @@ const damagedSuffix = ".damaged"
 // container had files of its own: they may be somebody's only copy.
 func (e *Engine) dropUnreadable(dir string, cause error) error {
 	id := filepath.Base(dir)
-	if _, has := e.images.Snapshots()[id]; !has || cause == nil || errors.Is(cause, os.ErrNotExist) {
+	_, files, err := e.images.Usage(e.ctx, id)
+	if err != nil || files <= 1 || cause == nil || errors.Is(cause, os.ErrNotExist) {
 		return os.RemoveAll(dir)
 	}
 	e.log.Error("container's record cannot be read; set aside with its writable layer", "dir", dir+damagedSuffix, "err", cause)

@@ -136,6 +136,13 @@ func TestHalfDoneActsAreSettled(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(c.dir, recordFile), []byte(`{"ID":"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	precious := te.run("precious", request("touch", "/treasure"))
+	te.wait(precious, container.WaitConditionNotRunning)
+	te.awaitForgotten(precious)
+	aside := filepath.Join(te.containersDir(), precious+damagedSuffix)
+	if err := os.WriteFile(filepath.Join(te.containersDir(), precious, recordFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	netns, err := te.nets.NewNamespace("0123456789abcdef")
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +156,17 @@ func TestHalfDoneActsAreSettled(t *testing.T) {
 		if _, err := te.ContainerInspect(ctx, id, false); !errors.Is(err, errdefs.ErrNotFound) {
 			t.Errorf("%s is still there: %v", short(id), err)
 		}
+	}
+	treasure := filepath.Join(te.cfg.StateRoot, "image/containers", precious, "upper/treasure")
+	if _, err := os.Stat(treasure); err != nil || !exists(aside) {
+		t.Errorf("a container's files went with its record: %v", err)
+	}
+	report, err := te.Check(ctx, true)
+	if err != nil || len(report.Findings) != 1 || report.Findings[0].Object != "directory "+aside || report.Findings[0].Repairable {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+	if err := errors.Join(os.RemoveAll(aside), te.images.RemoveSnapshot(ctx, precious)); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := os.Stat(source); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the volume of a container never made is left: %v", err)
