@@ -46,7 +46,7 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 	err = c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.ExitCode = next, 0, st.ExitCode
 		r.State.StartedAt, r.State.FinishedAt = st.StartedAt, st.ExitedAt.UTC()
-		r.State.OOMKilled, r.State.Error = st.OOMKilled, st.Error
+		r.State.OOMKilled, r.State.Error, r.State.Signal, r.State.Used = st.OOMKilled, st.Error, st.Signal, &st.Used
 		if again {
 			r.RestartCount++
 		}

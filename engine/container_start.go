@@ -73,6 +73,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) error {
 	}
 	err := c.update(func(r *record) {
 		r.State.Status, r.State.Error, r.State.Stopped, r.State.OOMKilled = stateStarting, "", false, false
+		r.State.Signal, r.State.Sent, r.State.Used = 0, nil, nil
 	})
 	if err != nil {
 		return err

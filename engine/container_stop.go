@@ -86,7 +86,7 @@ func (e *Engine) beginStop(ctx context.Context, c *ctr, sig syscall.Signal) (end
 	default:
 		return false, errdefs.As(errdefs.ErrNotModified, fmt.Errorf("container %s is already stopped", short(c.id)))
 	}
-	c.markStopped()
+	c.markStopped(sig, sentByStop)
 	fault.Here(fault.StopRecord)
 	return false, e.sendSignal(context.WithoutCancel(ctx), c, sig)
 }
@@ -94,7 +94,12 @@ func (e *Engine) beginStop(ctx context.Context, c *ctr, sig syscall.Signal) (end
 // markStopped keeps the restart policy from what a user ends. That it cannot be
 // written, on a full disk, must not keep anybody from stopping: it is tried
 // again with the exit. The caller holds act.
-func (c *ctr) markStopped() { _ = c.note(func(r *record) { r.State.Stopped = true }) }
+func (c *ctr) markStopped(sig syscall.Signal, by sender) {
+	_ = c.note(func(r *record) {
+		r.State.Stopped = true
+		r.State.noteSent(sig, by)
+	})
+}
 
 // awaitEnd waits for an exit after mark; negative patience has no end.
 func (c *ctr) awaitEnd(ctx context.Context, mark uint64, patience time.Duration) error {
@@ -175,7 +180,9 @@ func (e *Engine) kill(ctx context.Context, c *ctr, sig syscall.Signal) error {
 		return errNotRunning(c.id)
 	}
 	if ends {
-		c.markStopped()
+		c.markStopped(sig, sentByKill)
+	} else {
+		c.markSent(sig, sentByKill)
 	}
 	return e.sendSignal(context.WithoutCancel(ctx), c, sig)
 }
@@ -189,6 +196,7 @@ func (e *Engine) signalRunning(ctx context.Context, c *ctr, sig syscall.Signal) 
 	if st := c.rec.State.Status; st != stateRunning && st != statePaused {
 		return nil
 	}
+	c.markSent(sig, sentAfterGrace)
 	return e.sendSignal(ctx, c, sig)
 }
 

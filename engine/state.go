@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/berth-containers/berth/keeper"
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -61,6 +62,12 @@ type lifeState struct {
 	// Stopped says that a user stopped it, so that the restart policy
 	// unless-stopped does not bring it back.
 	Stopped bool `json:",omitempty"`
+	// Signal is the one that ended the last run, 0 when it ended by itself.
+	Signal int `json:",omitempty"`
+	// Sent are the last signals that were sent to this run, oldest first.
+	Sent []sentSignal `json:",omitempty"`
+	// Used is what the last run had used when it ended.
+	Used *keeper.Used `json:",omitempty"`
 }
 
 // active says that the container has, or is about to have, a process.

@@ -24,6 +24,9 @@ func (s *server) awaitExit(p *process, pidfd *os.File) {
 	fault.Here(fault.KeeperReaped)
 	final.ExitedAt = time.Now().UTC()
 	final.ExitCode = exitCode(wait)
+	if wait.Signaled() {
+		final.Signal = int(wait.Signal())
+	}
 	if err != nil {
 		final.ExitCode, final.Error = ExitCodeLost, err.Error()
 	}
@@ -56,8 +59,8 @@ func (s *server) endContainer(p *process, final *Status) error {
 		e.signal(syscall.SIGKILL)
 	}
 	return guard(s.log, "end of a container", func() error {
-		oomKills, err := s.runtime.End(p.cgroup)
-		final.OOMKilled = oomKills > 0
+		used, err := s.runtime.End(p.cgroup)
+		final.OOMKilled, final.Used = used.OOMKills > 0, used
 		return err
 	})
 }

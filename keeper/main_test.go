@@ -58,9 +58,9 @@ func keepMain(args []string) int {
 // arguments, environment and terminal go. The "cgroup" does nothing.
 type plainRuntime struct{}
 
-func (plainRuntime) Start(l *Launch) (*Launched, error)    { return plainLaunch(l.Spec.Process, l.Stdio) }
-func (plainRuntime) Exec(l *Launch) (*Launched, error)     { return plainLaunch(l.Process, l.Stdio) }
-func (plainRuntime) End(string) (oomKills uint64, _ error) { return 0, nil }
+func (plainRuntime) Start(l *Launch) (*Launched, error) { return plainLaunch(l.Spec.Process, l.Stdio) }
+func (plainRuntime) Exec(l *Launch) (*Launched, error)  { return plainLaunch(l.Process, l.Stdio) }
+func (plainRuntime) End(string) (Used, error)           { return Used{}, nil }
 
 func plainLaunch(p *specs.Process, stdio Stdio) (*Launched, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

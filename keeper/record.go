@@ -45,6 +45,12 @@ func (r records) create(id string, spec *specs.Spec) error {
 	return nil
 }
 
+// LoadSpec reads the spec of a container that the keeper with that root has
+// started and not yet forgotten; the error is fs.ErrNotExist when there is none.
+func LoadSpec(root, id string) (*specs.Spec, error) {
+	return records{place{root}.containers()}.loadSpec(id)
+}
+
 // loadSpec reads a container's spec back; it is not kept in memory.
 func (r records) loadSpec(id string) (*specs.Spec, error) {
 	data, err := os.ReadFile(r.spec(id))

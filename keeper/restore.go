@@ -45,9 +45,9 @@ func (s *server) bury(id string) *Status {
 		err = errors.New("spec has no linux section")
 	}
 	if err == nil {
-		var oomKills uint64
-		oomKills, err = s.runtime.End(spec.Linux.CgroupsPath)
-		status.OOMKilled = oomKills > 0
+		var used Used
+		used, err = s.runtime.End(spec.Linux.CgroupsPath)
+		status.OOMKilled, status.Used = used.OOMKills > 0, used
 	}
 	err = errors.Join(err, s.records.saveExit(status))
 	if err != nil {

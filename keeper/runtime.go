@@ -41,7 +41,7 @@ type Runtime interface {
 	// Exec starts a process in a running container, as a child of this process.
 	Exec(*Launch) (*Launched, error)
 	// End kills what remains in the cgroup of a container whose init is dead
-	// and removes the cgroup. It returns how many processes of it the kernel
-	// has killed for want of memory. It may be called again after an error.
-	End(cgroup string) (oomKills uint64, err error)
+	// and removes the cgroup. It returns what the cgroup has used. It may be
+	// called again after an error.
+	End(cgroup string) (Used, error)
 }

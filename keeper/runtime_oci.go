@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,25 +83,28 @@ func launchedBy(p *oci.Process) *Launched {
 	return &Launched{Pid: p.Pid, Pidfd: p.Pidfd, Console: p.Console}
 }
 
-func (r *ociRuntime) End(path string) (oomKills uint64, err error) {
+func (r *ociRuntime) End(path string) (Used, error) {
 	g, err := cgroup.Load(path)
 	if errors.Is(err, errdefs.ErrNotFound) {
-		return 0, nil
+		return Used{}, nil
 	}
 	if err != nil {
-		return 0, err
+		return Used{}, err
 	}
 	defer g.Close()
 	// Usually nobody is left: a container's init is the last of its pid
 	// namespace. Looking is much cheaper than killing nobody.
 	if left, err := g.Procs(); err != nil || len(left) > 0 {
 		if err := g.Kill(unix.SIGKILL); err != nil {
-			return 0, err
+			return Used{}, err
 		}
 	}
-	// Asked after the last process was told to die and before the count is gone.
-	oomKills, err = g.OOMKills()
-	return oomKills, errors.Join(err, g.Destroy())
+	// Asked after the last process was told to die and before the counts are gone.
+	b, err := g.Balance()
+	return Used{
+		CPU: time.Duration(b.CPU), Periods: b.Periods, ThrottledPeriods: b.ThrottledPeriods, ThrottledTime: time.Duration(b.ThrottledTime),
+		MemoryPeak: b.MemoryPeak, MemoryFailures: b.MemoryFailures, OOMKills: b.OOMKills, ForksRefused: b.ForksRefused,
+	}, errors.Join(err, g.Destroy())
 }
 
 // checkCgroup refuses a path that means different cgroups to different keepers.

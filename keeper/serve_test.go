@@ -387,11 +387,11 @@ func (r brokenRuntime) Start(l *Launch) (*Launched, error) {
 	return r.plainRuntime.Start(l)
 }
 
-func (r brokenRuntime) End(cgroup string) (uint64, error) {
+func (r brokenRuntime) End(cgroup string) (Used, error) {
 	if cgroup == "/panic" {
 		panic("at the end")
 	}
-	return 0, nil
+	return Used{}, nil
 }
 
 // serveHere runs a keeper in this process.

@@ -30,11 +30,36 @@ type Status struct {
 	// ExitCode is the process's own, or 128 plus the number of the signal that
 	// ended it, or ExitCodeLost.
 	ExitCode int `json:"exitCode"`
+	// Signal is the one that ended it, 0 when it ended by itself: its exit code
+	// alone does not tell a program that returns 137 from one that was killed.
+	Signal int `json:"signal,omitempty"`
 	// OOMKilled is set on an init when the kernel killed a process of its
 	// cgroup for want of memory.
 	OOMKilled bool `json:"oomKilled,omitempty"`
 	// Error says what else went wrong with this process, "" when nothing did.
 	Error string `json:"error,omitempty"`
+	// Used is set on an exited init: what its cgroup had used.
+	Used Used `json:"used,omitzero"`
+}
+
+// Used is a container's balance, taken before its cgroup was removed. What the
+// kernel does not count is 0.
+type Used struct {
+	// CPU is the processor time of all its processes.
+	CPU time.Duration `json:"cpu,omitempty"`
+	// Periods of the CPU quota that have passed, those in which the container was
+	// stopped for the rest of one, and how long it was stopped in all.
+	Periods          uint64        `json:"periods,omitempty"`
+	ThrottledPeriods uint64        `json:"throttledPeriods,omitempty"`
+	ThrottledTime    time.Duration `json:"throttledTime,omitempty"`
+	// MemoryPeak is the most memory it had at once, in bytes.
+	MemoryPeak uint64 `json:"memoryPeak,omitempty"`
+	// MemoryFailures counts how often the memory limit was hit, OOMKills the
+	// processes that the kernel has killed for want of memory.
+	MemoryFailures uint64 `json:"memoryFailures,omitempty"`
+	OOMKills       uint64 `json:"oomKills,omitempty"`
+	// ForksRefused counts the processes and threads above the limit.
+	ForksRefused uint64 `json:"forksRefused,omitempty"`
 }
 
 // key names one process: a container's init has an empty exec.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/engine"
+	"github.com/berth-containers/berth/engine/explain"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -61,6 +62,7 @@ type Observation interface {
 	ContainerList(ctx context.Context, opt engine.ListOptions) ([]container.Summary, error)
 	ContainerTop(ctx context.Context, ref, psArgs string) (*container.TopResponse, error)
 	ContainerStats(ctx context.Context, ref string) (*container.StatsResponse, error)
+	ContainerExplain(ctx context.Context, ref string) (*explain.Container, error)
 	ContainerStatsFollow(ctx context.Context, ref string, fn func(*container.StatsResponse) error) error
 }
 

@@ -64,8 +64,9 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"POST /volumes/prune":    s.volumePrune,
 		"POST /build/prune":      s.buildPrune,
 
-		"GET /berth/system/check":  s.systemCheck,
-		"POST /berth/system/check": s.systemCheck,
+		"GET /berth/system/check":            s.systemCheck,
+		"POST /berth/system/check":           s.systemCheck,
+		"GET /berth/containers/{id}/explain": s.containerExplain,
 	} {
 		mux.HandleFunc(pattern, s.handle(h))
 	}

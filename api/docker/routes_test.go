@@ -7,10 +7,12 @@ import (
 	"io"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/berth-containers/berth/engine"
+	"github.com/berth-containers/berth/engine/explain"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
@@ -78,6 +80,10 @@ func (e *recorder) ContainerPrune(_ context.Context, f engine.Filters) (*contain
 func (e *recorder) ContainerList(_ context.Context, opt engine.ListOptions) ([]container.Summary, error) {
 	e.note("list %+v", opt)
 	return nil, nil
+}
+func (e *recorder) ContainerExplain(_ context.Context, ref string) (*explain.Container, error) {
+	e.note("explain %s", ref)
+	return &explain.Container{ID: ref}, nil
 }
 func (e *recorder) ContainerTop(_ context.Context, ref, args string) (*container.TopResponse, error) {
 	e.note("top %s %s", ref, args)
@@ -259,6 +265,10 @@ func TestTranslation(t *testing.T) {
 	}
 	if got, err := c.ExecInspect(ctx, "e1", client.ExecInspectOptions{}); err != nil || got.ExitCode != 3 {
 		t.Errorf("exec inspect: %+v %v", got, err)
+	}
+	e.calls = nil
+	if _, body := get(t, httpClient(t, socket), "/v1.44/berth/containers/web/explain"); !strings.HasPrefix(body, `{"ID":"web",`) || !slices.Equal(e.calls, []string{"explain web"}) {
+		t.Errorf("explain: %q %v", body, e.calls)
 	}
 	for _, path := range []string{"/images/a/b/get", "/images/get?names=a/b"} {
 		e.calls = nil

@@ -27,6 +27,18 @@ func (p *Program) Explain(w io.Writer) error {
 	return nil
 }
 
+// Steps are the names of the program's steps in order, each once however many
+// calls in a row it takes.
+func (p *Program) Steps() []string {
+	var steps []string
+	for i := range p.ops {
+		if n := len(steps); n == 0 || steps[n-1] != p.ops[i].Step {
+			steps = append(steps, p.ops[i].Step)
+		}
+	}
+	return steps
+}
+
 func (p *Program) line(op *Op) string {
 	var b strings.Builder
 	b.WriteString(op.Sys.Name + "(")

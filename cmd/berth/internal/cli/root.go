@@ -40,7 +40,7 @@ func commands() []command {
 		{"rm", groupOther, newRm}, {"rmi", groupOther, newRmi}, {"save", groupOther, newSave},
 		{"start", groupOther, newStart}, {"stats", groupOther, newStats}, {"stop", groupOther, newStop},
 		{"tag", groupOther, newTag}, {"top", groupOther, newTop}, {"unpause", groupOther, newUnpause},
-		{"update", groupOther, newUpdate}, {"wait", groupOther, newWait},
+		{"update", groupOther, newUpdate}, {"wait", groupOther, newWait}, {"explain", groupOther, newExplain},
 
 		{"gen-man", "", newGenMan},
 	}
