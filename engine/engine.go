@@ -52,6 +52,9 @@ type Config struct {
 	// MaxLayerSize and MaxLayerFiles bound what a layer of an image may unpack
 	// to. Zero: 100 GiB, and 4 million files.
 	MaxLayerSize, MaxLayerFiles int64
+	// RegistryDirs are searched for what is configured about a registry: a
+	// directory with its name that holds hosts.toml or certificates.
+	RegistryDirs []string
 	// LogDriver is the log driver of containers that name none: json-file or
 	// none. Zero: json-file.
 	LogDriver string
@@ -156,7 +159,8 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 	}
 	e.images, err = image.Open(ctx, image.Options{
 		Root: filepath.Join(e.cfg.StateRoot, "image"), InsecureRegistries: e.cfg.InsecureRegistries,
-		Users: e.imageUsers, Log: e.log, MaxLayerSize: e.cfg.MaxLayerSize, MaxLayerFiles: e.cfg.MaxLayerFiles,
+		RegistryDirs: e.cfg.RegistryDirs,
+		Users:        e.imageUsers, Log: e.log, MaxLayerSize: e.cfg.MaxLayerSize, MaxLayerFiles: e.cfg.MaxLayerFiles,
 	})
 	if err != nil {
 		return err

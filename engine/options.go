@@ -121,6 +121,9 @@ type CommitOptions struct {
 // ProgressEvent is one line of a pull's or load's progress.
 type ProgressEvent = image.ProgressEvent
 
+// Pushed is where a pushed name points at its registry.
+type Pushed = image.Pushed
+
 // ImagePullOptions says how an image is pulled.
 type ImagePullOptions struct {
 	// Platform selects from an index. Nil: the host's.

@@ -59,8 +59,9 @@ func (s *Store) explain(err error) error {
 	return errdefs.WithHint(err, fmt.Sprintf("make room on the file system of %s%s, or remove images that are not needed", s.root, room))
 }
 
-// explainPull gives an error of a pull its class, a short text and a hint.
-func (s *Store) explainPull(named reference.Named, err error) error {
+// explainRegistry gives an error of speaking to the registry of named its
+// class, a short text and a hint.
+func (s *Store) explainRegistry(named reference.Named, err error) error {
 	domain := reference.Domain(named)
 	var status remoteerrors.ErrUnexpectedStatus
 	var regErrs docker.Errors
@@ -73,7 +74,7 @@ func (s *Store) explainPull(named reference.Named, err error) error {
 		strings.Contains(err.Error(), "missing username or secret"):
 		return errdefs.WithHint(
 			errdefs.As(errdefs.ErrPermission, fmt.Errorf("access denied by %s: the repository does not exist or needs credentials", domain)),
-			"check the name; a private repository needs a login")
+			"check the name; a private repository needs a login: berth login"+loginArgument(domain))
 	case hasStatus && status.StatusCode == http.StatusTooManyRequests:
 		return errdefs.WithHint(
 			errdefs.As(errdefs.ErrUnavailable, fmt.Errorf("%s: too many requests", domain)),
@@ -94,6 +95,14 @@ func (s *Store) explainPull(named reference.Named, err error) error {
 	return unreachable(domain, err)
 }
 
+// loginArgument is what names the registry to berth login.
+func loginArgument(domain string) string {
+	if domain == "docker.io" {
+		return ""
+	}
+	return " " + domain
+}
+
 // unreachable explains errors below HTTP.
 func unreachable(domain string, err error) error {
 	var uerr *url.Error
@@ -108,7 +117,7 @@ func unreachable(domain string, err error) error {
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return errdefs.WithHint(cause, fmt.Sprintf("if %s speaks plain HTTP, list it as an insecure registry", domain))
 	case errors.As(err, &unknown), errors.As(err, &verify):
-		return errdefs.WithHint(cause, fmt.Sprintf("install the certificate authority of %s on this host, or list it as an insecure registry", domain))
+		return errdefs.WithHint(cause, fmt.Sprintf("install the certificate authority of %s on this host or as /etc/berth/certs.d/%s/ca.crt, or list it as an insecure registry", domain, domain))
 	}
 	return errdefs.WithHint(cause, "check the registry's name and port, and that this host reaches it")
 }

@@ -9,14 +9,22 @@ import (
 
 // The states of a layer, in Docker's words, which its clients know.
 const (
-	statusPulling   = "Pulling fs layer"
-	statusDownload  = "Downloading"
-	statusVerify    = "Verifying Checksum"
-	statusFetched   = "Download complete"
-	statusExtract   = "Extracting"
-	statusPulled    = "Pull complete"
-	statusExists    = "Already exists"
-	statusLoading   = "Loading layer"
+	statusPulling  = "Pulling fs layer"
+	statusDownload = "Downloading"
+	statusVerify   = "Verifying Checksum"
+	statusFetched  = "Download complete"
+	statusExtract  = "Extracting"
+	statusPulled   = "Pull complete"
+	statusExists   = "Already exists"
+	statusLoading  = "Loading layer"
+
+	statusPreparing   = "Preparing"
+	statusWaiting     = "Waiting"
+	statusCompressing = "Compressing"
+	statusPushing     = "Pushing"
+	statusPushed      = "Pushed"
+	statusLayerExists = "Layer already exists"
+
 	progressEvery   = 100 * time.Millisecond
 	shortDigestSize = 12
 )
@@ -33,6 +41,17 @@ type ProgressEvent struct {
 	// Stream is a finished line of output that is not about progress ("Loaded
 	// image: busybox:latest\n"); the other fields are then empty.
 	Stream string
+	// Pushed, when not nil, is a name that is at its registry now; the other
+	// fields are then empty.
+	Pushed *Pushed
+}
+
+// Pushed is where a name points at its registry.
+type Pushed struct {
+	Tag    string
+	Digest digest.Digest
+	// Size is the manifest's, in bytes.
+	Size int64
 }
 
 // progress calls back one event at a time and not for every few bytes.

@@ -37,13 +37,6 @@ type PullOptions struct {
 	Progress func(ProgressEvent)
 }
 
-// remote is a name resolved at its registry.
-type remote struct {
-	named   reference.Named
-	desc    ocispec.Descriptor
-	fetcher remotes.Fetcher
-}
-
 // Pull fetches an image by name from its registry ("busybox" means
 // docker.io/library/busybox:latest), unpacks it and names it. After an error
 // nothing of it is kept. Errors are errdefs.ErrNotFound (no such image, or not
@@ -61,17 +54,18 @@ func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions) (img *Im
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("pull %s: %w", reference.FamiliarString(named), s.explainPull(named, err))
+			err = fmt.Errorf("pull %s: %w", reference.FamiliarString(named), s.explainRegistry(named, err))
 		}
 	}()
-	resolver, err := s.resolver(named, opts.Auth)
-	if err != nil {
+	client := &client{domain: reference.Domain(named)}
+	defer client.close()
+	if err := client.open(s, opts.Auth); err != nil {
 		return nil, err
 	}
 	ctx = quiet(ctx)
 	p := &pull{s: s, c: s.begin(), progress: newProgress(opts.Progress), platform: platform}
 	defer p.c.finish(ctx, &err)
-	if p.remote, err = resolve(ctx, resolver, named); err != nil {
+	if p.remote, err = resolve(ctx, client, named); err != nil {
 		return nil, err
 	}
 	return p.run(ctx)
@@ -258,13 +252,7 @@ func (p *pull) unpack(ctx context.Context, d *draft, i int, exists bool) error {
 // hashed on its way and compared with the digest; a mismatch is fetched once
 // more from its beginning, a broken transfer goes on where it broke.
 func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func(int64)) (err error) {
-	kind := "layer"
-	switch {
-	case images.IsManifestType(desc.MediaType), images.IsIndexType(desc.MediaType):
-		kind = "manifest"
-	case images.IsConfigType(desc.MediaType):
-		kind = "config"
-	}
+	kind := kindOf(desc)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", kind, desc.Digest, err)

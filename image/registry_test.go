@@ -162,13 +162,21 @@ func here() ocispec.Platform { return ocispec.Platform{OS: "linux", Architecture
 // host:port.
 func realRegistry(t *testing.T) string {
 	t.Helper()
+	return configuredRegistry(t, "", "")
+}
+
+// configuredRegistry is realRegistry with more in its configuration: fields of
+// http, and further sections.
+func configuredRegistry(t *testing.T, http, sections string) string {
+	t.Helper()
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
 		t.Skip("docker-registry is not installed")
 	}
 	root := t.TempDir()
 	config := filepath.Join(root, "config.yml")
-	text := "version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: " + root + "/data}}\nhttp: {addr: '127.0.0.1:0'}\n"
+	text := "version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: " + root + "/data}}\n" +
+		"http:\n  addr: '127.0.0.1:0'\n" + http + sections
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

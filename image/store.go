@@ -42,6 +42,9 @@ type Options struct {
 	// with a certificate nobody vouches for: "host", "host:port", or a CIDR.
 	// Loopback registries always are.
 	InsecureRegistries []string
+	// RegistryDirs are searched in this order for a registry's directory, with
+	// its hosts.toml or certificates; the first that has one speaks alone.
+	RegistryDirs []string
 	// StallTimeout is how long a registry may send nothing before the connection
 	// is given up and the transfer resumed on another; zero means a minute.
 	StallTimeout time.Duration

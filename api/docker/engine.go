@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,6 +26,7 @@ type Engine interface {
 	Execs
 	ImageTransfer
 	Images
+	Registries
 	Networks
 	System
 	Upkeep
@@ -87,6 +89,7 @@ type ImageTransfer interface {
 	ImageLoad(ctx context.Context, r io.Reader, progress func(engine.ProgressEvent)) ([]string, error)
 	ImageImport(ctx context.Context, r io.Reader, opt engine.ImageImportOptions) (string, error)
 	ImageSave(ctx context.Context, names []string, w io.Writer) error
+	ImagePush(ctx context.Context, ref string, opt engine.ImagePushOptions) error
 }
 
 // Images names, lists and removes images.
@@ -97,6 +100,12 @@ type Images interface {
 	ImageTag(ctx context.Context, src, dst string) error
 	ImageRemove(ctx context.Context, ref string, opt engine.ImageRemoveOptions) ([]image.DeleteResponse, error)
 	ImagePrune(ctx context.Context, f engine.Filters) (*image.PruneReport, error)
+}
+
+// Registries speaks to registries without bringing images in or out.
+type Registries interface {
+	RegistryLogin(ctx context.Context, auth *registry.AuthConfig) (*registry.AuthResponse, error)
+	DistributionInspect(ctx context.Context, ref string, auth *registry.AuthConfig) (*registry.DistributionInspect, error)
 }
 
 // Networks describes networks.

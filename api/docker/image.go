@@ -24,7 +24,7 @@ func (s *Server) imageGet(w *response, r *request) error {
 	return pageNotFound(w, r)
 }
 
-// imagePost answers POST /images/{name}/tag.
+// imagePost answers POST /images/{name}/tag and .../push.
 func (s *Server) imagePost(w *response, r *request) error {
 	name, action := lastSegment(r.PathValue("path"))
 	switch {
@@ -32,7 +32,7 @@ func (s *Server) imagePost(w *response, r *request) error {
 	case action == "tag":
 		return s.imageTag(w, r, name)
 	case action == "push":
-		return notSupported("pushing images")
+		return s.imagePush(w, r, name)
 	}
 	return pageNotFound(w, r)
 }

@@ -53,6 +53,10 @@ func newProgress(w *response) *progress {
 // event queues what the engine reports.
 func (p *progress) event(e engine.ProgressEvent) {
 	m := jsonstream.Message{ID: e.ID, Status: e.Status, Stream: e.Stream}
+	if e.Pushed != nil {
+		p.send(jsonstream.Message{Aux: pushAux(e.Pushed)})
+		return
+	}
 	if e.Stream == "" {
 		m.Progress = &jsonstream.Progress{Current: e.Current, Total: e.Total}
 	}

@@ -56,6 +56,9 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"POST /images/{path...}":   s.imagePost,
 		"DELETE /images/{name...}": s.imageRemove,
 
+		"POST /auth":                  s.registryLogin,
+		"GET /distribution/{path...}": s.distribution,
+
 		"GET /networks":          s.networkList,
 		"GET /networks/{id}":     s.networkInspect,
 		"POST /networks/prune":   s.networkPrune,
@@ -80,7 +83,6 @@ func (s *Server) newRoutes() *http.ServeMux {
 // unsupported are the routes of the API that Berth does not have, and what to
 // call them in the error.
 var unsupported = map[string]string{
-	"POST /auth":                             "registry login",
 	"GET /containers/{id}/archive":           "copying files out of a container",
 	"PUT /containers/{id}/archive":           "copying files into a container",
 	"GET /containers/{id}/changes":           "listing the changes of a container's file system",
@@ -92,7 +94,6 @@ var unsupported = map[string]string{
 	"POST /session":                          "building images",
 	"POST /grpc":                             "building images",
 	"GET /images/search":                     "searching a registry",
-	"GET /distribution/{name...}":            "inspecting an image in its registry",
 	"POST /networks/create":                  "creating networks",
 	"POST /networks/{id}/connect":            "connecting a container to a further network",
 	"POST /networks/{id}/disconnect":         "disconnecting a container from a network",

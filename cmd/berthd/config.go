@@ -46,6 +46,8 @@ type config struct {
 	BridgeSubnet string `toml:"bridge-subnet"`
 	// InsecureRegistries are spoken to without TLS.
 	InsecureRegistries []string `toml:"insecure-registries"`
+	// RegistryDirs hold a directory per registry with its hosts.toml or certificates.
+	RegistryDirs []string `toml:"registry-dirs"`
 	// LogLevel and LogFormat are for the daemon's own log.
 	LogLevel  string `toml:"log-level"`
 	LogFormat string `toml:"log-format"`
@@ -87,6 +89,8 @@ func defaults() *config {
 		StopTimeout: 10,
 		Bridge:      "berth0",
 		Image:       imageDefaults(),
+
+		RegistryDirs: []string{"/etc/berth/certs.d", "/etc/docker/certs.d"},
 	}
 }
 
@@ -142,6 +146,7 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.Bridge, "bridge", cfg.Bridge, "`name` of the default network's bridge")
 	set.StringVar(&cfg.BridgeSubnet, "bridge-subnet", cfg.BridgeSubnet, "`subnet` of the default network in CIDR notation")
 	set.StringArrayVar(&cfg.InsecureRegistries, "insecure-registry", cfg.InsecureRegistries, "`host[:port]` of a registry without TLS (repeatable)")
+	set.StringArrayVar(&cfg.RegistryDirs, "registry-dir", cfg.RegistryDirs, "`directory` with a directory per registry: mirrors (hosts.toml) and certificates (repeatable)")
 	set.StringVar(&cfg.LogLevel, "log-level", cfg.LogLevel, "debug, info, warn or error")
 	set.StringVar(&cfg.LogFormat, "log-format", cfg.LogFormat, "text or json")
 	set.StringVar(&cfg.LogDriver, "log-driver", cfg.LogDriver, "log `driver` of containers that name none: json-file or none")
@@ -251,6 +256,7 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		InsecureRegistries: c.InsecureRegistries,
 		MaxLayerSize:       layerSize,
 		MaxLayerFiles:      c.Image.MaxLayerFiles,
+		RegistryDirs:       c.RegistryDirs,
 		LogDriver:          c.LogDriver,
 		LogOptions:         c.LogOptions,
 		DefaultShmSize:     shm,

@@ -106,7 +106,7 @@ func (a *app) pull(ctx context.Context, ref imageref.Ref, platform string, quiet
 	if err != nil {
 		return err
 	}
-	body, err := c.ImagePull(ctx, client.PullOptions{Repo: ref.Repo, Tag: ref.Version(), Platform: platform})
+	body, err := c.ImagePull(ctx, client.PullOptions{Repo: ref.Repo, Tag: ref.Version(), Platform: platform, Auth: a.authFor(ref.Repo)})
 	if err != nil {
 		return err
 	}
@@ -378,6 +378,6 @@ func (a *app) pruneImages(ctx context.Context, given client.Filters, all bool) (
 func newImageGroup(a *app) *cobra.Command {
 	return group("image", "Manage images",
 		newHistory(a), newImport(a), newInspectOf(a, "image"), newLoad(a),
-		renamed(newImages(a), "ls", "list"), newImagePrune(a), newPull(a),
+		renamed(newImages(a), "ls", "list"), newImagePrune(a), newPull(a), newPush(a),
 		renamed(newRmi(a), "rm", "remove"), newSave(a), newTag(a))
 }

@@ -26,7 +26,8 @@ const (
 func commands() []command {
 	return []command{
 		{"run", groupCommon, newRun}, {"exec", groupCommon, newExec}, {"ps", groupCommon, newPs},
-		{"pull", groupCommon, newPull}, {"images", groupCommon, newImages}, {"version", groupCommon, newVersion},
+		{"pull", groupCommon, newPull}, {"push", groupCommon, newPush}, {"images", groupCommon, newImages},
+		{"login", groupCommon, newLogin}, {"logout", groupCommon, newLogout}, {"version", groupCommon, newVersion},
 		{"info", groupCommon, newInfo},
 
 		{"container", groupNouns, newContainerGroup}, {"image", groupNouns, newImageGroup},

@@ -122,7 +122,7 @@ func withLatest(ref imageref.Ref) imageref.Ref {
 // output of the command.
 func (a *app) pullFor(ctx context.Context, cl *client.Client, c *creation, name string) error {
 	ref := withLatest(imageref.Parse(name))
-	body, err := cl.ImagePull(ctx, client.PullOptions{Repo: ref.Repo, Tag: ref.Version(), Platform: c.platform})
+	body, err := cl.ImagePull(ctx, client.PullOptions{Repo: ref.Repo, Tag: ref.Version(), Platform: c.platform, Auth: a.authFor(ref.Repo)})
 	if err != nil {
 		return err
 	}

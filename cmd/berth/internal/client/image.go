@@ -71,7 +71,7 @@ func (c *Client) ImagePrune(ctx context.Context, f Filters) (image.PruneReport, 
 }
 
 // PullOptions says what is pulled. An empty tag pulls all tags.
-type PullOptions struct{ Repo, Tag, Platform string }
+type PullOptions struct{ Repo, Tag, Platform, Auth string }
 
 // ImagePull pulls an image; the answer is a stream of progress records
 // (jsonstream.Message) that ends when the image is there.
@@ -79,7 +79,7 @@ func (c *Client) ImagePull(ctx context.Context, opt PullOptions) (io.ReadCloser,
 	q := url.Values{"fromImage": {opt.Repo}}
 	setText(q, "tag", opt.Tag)
 	setText(q, "platform", opt.Platform)
-	return c.progress(ctx, Request{Method: "POST", Path: "/images/create", Query: q})
+	return c.progress(ctx, withAuth(Request{Method: "POST", Path: "/images/create", Query: q}, opt.Auth))
 }
 
 // ImportOptions says what image is made of a root file system's tar.
