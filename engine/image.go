@@ -32,13 +32,13 @@ func platformText(p *ocispec.Platform) string {
 	if p == nil {
 		return ""
 	}
-	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+	return strings.TrimRight(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 }
 
 // ImageLoad loads a docker-archive or OCI layout tar and returns the names
 // (or, untagged, the ids) of what it held.
-func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, progress func(ProgressEvent)) ([]string, error) {
-	list, err := e.images.Load(ctx, r, progress)
+func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, opt ImageLoadOptions) ([]string, error) {
+	list, err := e.images.Load(ctx, r, image.LoadOptions{Platform: platformText(opt.Platform), Progress: opt.Progress})
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +55,14 @@ func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, progress func(Progr
 
 // ImageImport makes an image of a root file system tar and returns its id.
 func (e *Engine) ImageImport(ctx context.Context, r io.Reader, opt ImageImportOptions) (string, error) {
+	if opt.Source != "" {
+		body, err := image.OpenURL(ctx, opt.Source)
+		if err != nil {
+			return "", err
+		}
+		defer body.Close()
+		r = body
+	}
 	img, err := e.images.Import(ctx, r, image.ImportOptions{
 		Ref: opt.Ref, Message: opt.Message, Changes: opt.Changes, Platform: platformText(opt.Platform),
 	})
@@ -66,11 +74,12 @@ func (e *Engine) ImageImport(ctx context.Context, r io.Reader, opt ImageImportOp
 }
 
 // ImageSave writes images as a tar that both ImageLoad and docker load read.
-func (e *Engine) ImageSave(ctx context.Context, names []string, w io.Writer) error {
-	if err := e.images.Save(ctx, names, w); err != nil {
+func (e *Engine) ImageSave(ctx context.Context, opt ImageSaveOptions, w io.Writer) error {
+	err := e.images.Save(ctx, opt.Names, w, image.SaveOptions{Format: opt.Format, Platform: platformText(opt.Platform)})
+	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	for _, name := range opt.Names {
 		if img, err := e.images.Get(ctx, name); err == nil {
 			e.emitImage(events.ActionSave, img.ID.String(), img.ID.String())
 		}

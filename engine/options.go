@@ -134,8 +134,29 @@ type ImagePullOptions struct {
 	Progress func(ProgressEvent)
 }
 
+// ImageLoadOptions says what is taken from an archive of images.
+type ImageLoadOptions struct {
+	// Platform must be every image's. Nil: the host's, or the only one.
+	Platform *ocispec.Platform
+	// Progress, when not nil, is called from one goroutine at a time.
+	Progress func(ProgressEvent)
+}
+
+// ImageSaveOptions says which images are written to an archive, and how.
+type ImageSaveOptions struct {
+	// Names are names or ids.
+	Names []string
+	// Format is docker-archive or oci-archive. Zero: docker-archive, which is an
+	// OCI layout, too.
+	Format string
+	// Platform must be every image's. Nil: any.
+	Platform *ocispec.Platform
+}
+
 // ImageImportOptions says what image a root file system tar becomes.
 type ImageImportOptions struct {
+	// Source is a URL of a web server to read instead of the stream.
+	Source       string
 	Ref, Message string
 	Changes      []string
 	Platform     *ocispec.Platform

@@ -51,7 +51,7 @@ func TestDiskFull(t *testing.T) {
 		"pull, blob":         func(s *Store) error { _, err := s.Pull(ctx, f.host+"/x:blob", PullOptions{}); return err },
 		"pull, unpack":       func(s *Store) error { _, err := s.Pull(ctx, f.host+"/x:layer", PullOptions{}); return err },
 		"pull, second layer": func(s *Store) error { _, err := s.Pull(ctx, f.host+"/x:second", PullOptions{}); return err },
-		"load":               func(s *Store) error { _, err := s.Load(ctx, bytes.NewReader(archive), nil); return err },
+		"load":               func(s *Store) error { _, err := s.Load(ctx, bytes.NewReader(archive), LoadOptions{}); return err },
 		"import": func(s *Store) error {
 			_, err := s.Import(ctx, bytes.NewReader(noise("f", 14<<20)), ImportOptions{}) // the blob fits, its files do not
 			return err
@@ -97,7 +97,7 @@ func save(t *testing.T, layers map[string][]byte) []byte {
 		names = append(names, name)
 	}
 	var b bytes.Buffer
-	if err := s.Save(context.Background(), names, &b); err != nil {
+	if err := s.Save(context.Background(), names, &b, SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

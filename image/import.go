@@ -34,7 +34,7 @@ type ImportOptions struct {
 }
 
 // Import makes an image of one layer from a tar of a root file system, plain or
-// compressed by gzip, zstd or bzip2. After an error nothing of it is kept. The
+// compressed by gzip, zstd, xz or bzip2. After an error nothing of it is kept. The
 // error is an errdefs.ErrInvalid when the stream is no tar.
 func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (img *Image, err error) {
 	defer func() {
@@ -127,7 +127,7 @@ func notTar(err error) error {
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.Is(err, zstd.ErrMagicMismatch):
 		return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, err),
-			"import takes a tar of a root file system, plain or compressed by gzip, zstd or bzip2")
+			"import takes a tar of a root file system, plain or compressed by gzip, zstd, xz or bzip2")
 	}
 	return err
 }

@@ -185,6 +185,7 @@ func TestBrokenLayers(t *testing.T) {
 		"file as directory":  tarOf(t, reg("f", "x"), reg("f/g", "x")),
 		"unknown kind":       reSum(func() []byte { b := bytes.Clone(whole); b[512+156] = 'Z'; return b }(), 512),
 		"link to nothing":    tarOf(t, hardlink("a", "nosuch")),
+		"link to directory":  tarOf(t, dir("d/"), hardlink("a", "d")),
 		"link to itself":     tarOf(t, hardlink("a", "a")),
 		"link loop in path":  tarOf(t, symlink("a", "b"), symlink("b", "a"), reg("a/f", "x")),
 		"whiteout of itself": tarOf(t, reg(".wh.", "")),

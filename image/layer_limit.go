@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -126,7 +127,9 @@ func (e *layerError) Unwrap() error { return e.err }
 // malformed marks what is wrong with the layer itself, and not with the disk or
 // the caller: entries that are no tar, or that no file system can have.
 func malformed(dir string, err error) error {
+	var link *os.LinkError // EPERM is for a directory there
 	switch {
+	case errors.As(err, &link) && !isDiskFull(err):
 	case isDiskFull(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errdefs.ErrInvalid),
 		errors.Is(err, unix.EIO), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.EROFS), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return err

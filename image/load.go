@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/images/archive"
 	cerrdefs "github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -22,13 +19,23 @@ import (
 // onlyTag matches an OCI reference name that is a tag without a repository.
 var onlyTag = regexp.MustCompile(`^[\w][\w.-]{0,127}$`)
 
+// LoadOptions say what to take from an archive.
+type LoadOptions struct {
+	// Platform is "os/arch[/variant]"; every image must be for it. "" takes, of
+	// an image for several, what is for this host, and else what there is.
+	Platform string
+	// Progress is told what goes on; nil means nobody.
+	Progress func(ProgressEvent)
+}
+
 // Load reads an archive of images: what `docker save`, `podman save` and
 // `skopeo copy docker-archive:` write, or a tar of an OCI layout; plain or
-// compressed by gzip, zstd or bzip2. It returns the images in the archive's
+// compressed by gzip, zstd, xz or bzip2. It returns the images in the archive's
 // order, and tells progress "Loaded image: NAME" as Docker's stream does.
 // After an error no image of the archive is kept that was not there before.
-// The error is an errdefs.ErrInvalid when it is no such archive or damaged.
-func (s *Store) Load(ctx context.Context, r io.Reader, progress func(ProgressEvent)) (loaded []*Image, err error) {
+// The error is an errdefs.ErrInvalid when it is no such archive or damaged, an
+// ErrNotFound when an image in it is not there for the platform.
+func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded []*Image, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("load images: %w", s.explain(err))
@@ -42,14 +49,17 @@ func (s *Store) Load(ctx context.Context, r io.Reader, progress func(ProgressEve
 	ctx = quiet(ctx)
 	c := s.begin()
 	defer c.finish(ctx, &err)
-	entries, err := readArchive(ctx, c, plain)
+	entries, err := readArchive(ctx, c, plain, opts.Platform)
 	if err != nil {
 		return nil, err
 	}
-	p := newProgress(progress)
+	p := newProgress(opts.Progress)
 	var drafts []*draft
 	for _, e := range entries {
 		d, err := readDraft(ctx, c, e.target)
+		if err == nil {
+			err = d.isFor(opts.Platform)
+		}
 		if err == nil {
 			err = s.unpackAll(ctx, c, d, p)
 		}
@@ -78,50 +88,14 @@ func announce(p *progress, img *Image, names []string) {
 	}
 }
 
-// archived is one image of an archive, with full names.
-type archived struct {
-	target ocispec.Descriptor
-	names  []string
-}
-
 // readArchive brings the archive's blobs into the store and lists its images.
-func readArchive(ctx context.Context, c *session, r io.Reader) ([]archived, error) {
-	top, err := archive.ImportIndex(ctx, c, r)
+func readArchive(ctx context.Context, c *session, r io.Reader, platform string) ([]archived, error) {
+	files, err := readArchiveFiles(ctx, c, r)
 	if err != nil {
 		return nil, damaged(err)
 	}
-	// The tar reader stops at the archive's end; the sender has not.
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return nil, damaged(err)
-	}
-	manifests, err := readIndex(ctx, c, top)
-	if err != nil {
-		return nil, damaged(err)
-	}
-	var list []archived
-	for _, desc := range manifests {
-		name := archivedName(desc)
-		if images.IsIndexType(desc.MediaType) {
-			children, err := readIndex(ctx, c, desc)
-			if err != nil {
-				return nil, damaged(err)
-			}
-			if desc, err = choose(children, platforms.DefaultSpec()); err != nil {
-				return nil, err
-			}
-		}
-		i := slices.IndexFunc(list, func(a archived) bool { return a.target.Digest == desc.Digest })
-		if i < 0 {
-			list, i = append(list, archived{target: desc}), len(list)
-		}
-		if name != "" && !slices.Contains(list[i].names, name) {
-			list[i].names = append(list[i].names, name)
-		}
-	}
-	if len(list) == 0 {
-		return nil, errdefs.As(errdefs.ErrInvalid, errors.New("the archive holds no image"))
-	}
-	return list, nil
+	list, err := files.images(ctx, platform)
+	return list, damaged(err)
 }
 
 func readIndex(ctx context.Context, blobs content.Provider, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
@@ -158,7 +132,7 @@ func archivedName(desc ocispec.Descriptor) string {
 // damaged marks an error of reading an archive as the archive's fault, unless
 // it is the disk's or the caller's.
 func damaged(err error) error {
-	if isDiskFull(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errdefs.Hint(err) != "" {
+	if err == nil || isDiskFull(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errdefs.Hint(err) != "" {
 		return err
 	}
 	if cerrdefs.IsNotFound(err) {

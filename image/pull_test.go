@@ -119,7 +119,7 @@ func TestPullFromDockerRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(src.Save(ctx, []string{"seed"}, out), out.Close()); err != nil {
+	if err := errors.Join(src.Save(ctx, []string{"seed"}, out, SaveOptions{}), out.Close()); err != nil {
 		t.Fatal(err)
 	}
 	tool(t, "skopeo", "copy", "--dest-tls-verify=false", "docker-archive:"+file, "docker://"+host+"/seed:1")
@@ -391,10 +391,10 @@ func TestPullCompressions(t *testing.T) {
 			continue
 		}
 		var out bytes.Buffer
-		if err := s.Save(ctx, []string{img.ID.String()}, &out); err != nil {
+		if err := s.Save(ctx, []string{img.ID.String()}, &out, SaveOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := openTest(t).Load(ctx, &out, nil); err != nil {
+		if _, err := openTest(t).Load(ctx, &out, LoadOptions{}); err != nil {
 			t.Errorf("%s: load what was saved: %v", name, err)
 		}
 	}

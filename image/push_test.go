@@ -384,7 +384,7 @@ func TestPushRetries(t *testing.T) {
 		t.Error("nothing was cut off")
 	}
 	var out bytes.Buffer
-	if err := s.Save(context.Background(), []string{proxy.host + "/app:1"}, &out); err != nil {
+	if err := s.Save(context.Background(), []string{proxy.host + "/app:1"}, &out, SaveOptions{}); err != nil {
 		t.Error(err)
 	}
 }

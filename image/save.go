@@ -12,13 +12,30 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-containers/berth/errdefs"
 )
+
+// Formats of archives. A docker-archive of ours is an OCI layout as well.
+const (
+	FormatDocker = "docker-archive"
+	FormatOCI    = "oci-archive"
+)
+
+// SaveOptions say how images are saved.
+type SaveOptions struct {
+	// Format is one of the formats above; "" means FormatDocker.
+	Format string
+	// Platform is "os/arch[/variant]": every image must be for it; "" takes any.
+	Platform string
+}
 
 // Save writes images as one tar that is a docker-archive and an OCI layout at
 // once, as current `docker save` does: Docker, Podman, skopeo and Load read it.
 // A name saves the image under it; a repository without tag all its tags; an ID
 // the image without a name. Blobs are checked against their digests on the way.
-func (s *Store) Save(ctx context.Context, names []string, w io.Writer) (err error) {
+// With FormatOCI it is an OCI layout alone.
+func (s *Store) Save(ctx context.Context, names []string, w io.Writer, opts SaveOptions) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("save images: %w", err)
@@ -26,17 +43,43 @@ func (s *Store) Save(ctx context.Context, names []string, w io.Writer) (err erro
 	}()
 	c := s.begin() // its pins keep the images from being collected meanwhile
 	defer c.drop()
-	var opts []archive.ExportOpt
+	var parts []archive.ExportOpt
+	switch opts.Format {
+	case "", FormatDocker:
+	case FormatOCI:
+		parts = append(parts, archive.WithSkipDockerManifest())
+	default:
+		return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, fmt.Errorf("unknown format %q", opts.Format)),
+			"there are "+FormatDocker+" and "+FormatOCI)
+	}
 	for _, ref := range names {
 		target, tags, err := s.saved(c, ref)
 		if err != nil {
 			return err
 		}
 		for t := range target {
-			opts = append(opts, archive.WithManifest(target[t], tags[t]...))
+			if err := s.savedFor(ctx, ref, target[t], opts.Platform); err != nil {
+				return err
+			}
+			parts = append(parts, archive.WithManifest(target[t], tags[t]...))
 		}
 	}
-	return archive.Export(quiet(ctx), c, w, opts...)
+	return archive.Export(quiet(ctx), c, w, parts...)
+}
+
+// savedFor checks that an image is for the platform asked for.
+func (s *Store) savedFor(ctx context.Context, ref string, target ocispec.Descriptor, platform string) error {
+	if platform == "" {
+		return nil
+	}
+	d, err := readDraft(ctx, s.blobs, target)
+	if err == nil {
+		err = d.isFor(platform)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	return nil
 }
 
 // saved finds what a reference given to Save means: manifests and for each its

@@ -11,11 +11,9 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
-
-	"github.com/berth-containers/berth/errdefs"
 )
 
-// decompress returns the plain stream of what is gzip, zstd, bzip2 or not
+// decompress returns the plain stream of what is gzip, zstd, xz, bzip2 or not
 // compressed at all. containerd's own function would start an unpigz or igzip
 // process wherever one is installed; klauspost's reader needs none.
 func decompress(r io.Reader) (io.ReadCloser, error) {
@@ -36,9 +34,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte("BZh")):
 		return io.NopCloser(bzip2.NewReader(b)), nil
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		return nil, errdefs.WithHint(
-			errdefs.As(errdefs.ErrUnsupported, errors.New("xz-compressed archives are not supported")),
-			"pipe it through unxz")
+		return newXZ(b)
 	}
 	return io.NopCloser(b), nil
 }

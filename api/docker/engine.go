@@ -86,9 +86,9 @@ type Execs interface {
 // ImageTransfer brings images in and out.
 type ImageTransfer interface {
 	ImagePull(ctx context.Context, ref string, opt engine.ImagePullOptions) (*image.InspectResponse, error)
-	ImageLoad(ctx context.Context, r io.Reader, progress func(engine.ProgressEvent)) ([]string, error)
+	ImageLoad(ctx context.Context, r io.Reader, opt engine.ImageLoadOptions) ([]string, error)
 	ImageImport(ctx context.Context, r io.Reader, opt engine.ImageImportOptions) (string, error)
-	ImageSave(ctx context.Context, names []string, w io.Writer) error
+	ImageSave(ctx context.Context, opt engine.ImageSaveOptions, w io.Writer) error
 	ImagePush(ctx context.Context, ref string, opt engine.ImagePushOptions) error
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/jsonstream"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 var errNoName = errors.New("no image name given")
@@ -20,10 +21,8 @@ func (s *Server) imageCreate(w *response, r *request) error {
 	switch {
 	case r.value("fromImage") != "":
 		return s.imagePull(w, r)
-	case r.value("fromSrc") == "-":
-		return s.imageImport(w, r)
 	case r.value("fromSrc") != "":
-		return errdefs.WithHint(notSupported("importing from a URL"), "download the file and import it from standard input")
+		return s.imageImport(w, r)
 	}
 	return errdefs.As(errdefs.ErrInvalid, errNoName)
 }
@@ -49,13 +48,18 @@ func (s *Server) imagePull(w *response, r *request) error {
 	return out.close(err)
 }
 
-// imageImport makes an image of the root file system in the body.
+// imageImport makes an image of the root file system in the body, or at a URL.
 func (s *Server) imageImport(w *response, r *request) error {
 	platform, err := r.platform()
 	if err != nil {
 		return err
 	}
+	source := r.value("fromSrc")
+	if source == "-" {
+		source = ""
+	}
 	id, err := s.engine.ImageImport(r.Context(), r.Body, engine.ImageImportOptions{
+		Source:   source,
 		Ref:      r.reference("repo"),
 		Message:  r.value("message"),
 		Changes:  r.URL.Query()["changes"],
@@ -72,8 +76,9 @@ func (s *Server) imageImport(w *response, r *request) error {
 // imageLoad answers POST /images/load. Progress goes out while the body still
 // comes in; quiet leaves only the names of what was loaded.
 func (s *Server) imageLoad(w *response, r *request) error {
-	if len(r.URL.Query()["platform"]) > 0 {
-		return notSupported("loading some platforms of an image only")
+	platform, err := r.onePlatform("loading")
+	if err != nil {
+		return err
 	}
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		return fmt.Errorf("read and write at once: %w", err)
@@ -81,11 +86,11 @@ func (s *Server) imageLoad(w *response, r *request) error {
 	w.Header().Set("Content-Type", "application/json")
 	out := newProgress(w)
 	quiet := r.boolean("quiet")
-	_, err := s.engine.ImageLoad(r.Context(), r.Body, func(e engine.ProgressEvent) {
+	_, err = s.engine.ImageLoad(r.Context(), r.Body, engine.ImageLoadOptions{Platform: platform, Progress: func(e engine.ProgressEvent) {
 		if !quiet || e.Stream != "" {
 			out.event(e)
 		}
-	})
+	}})
 	return out.close(err)
 }
 
@@ -98,12 +103,24 @@ func (s *Server) imageSave(w *response, r *request) error {
 	return s.saveImages(w, r, names)
 }
 
-// saveImages writes the tar.
+// saveImages writes the tar. The parameter format is Berth's: docker-archive,
+// the default, or oci-archive.
 func (s *Server) saveImages(w *response, r *request, names []string) error {
-	if len(r.URL.Query()["platform"]) > 0 {
-		return notSupported("saving some platforms of an image only")
+	platform, err := r.onePlatform("saving")
+	if err != nil {
+		return err
 	}
-	return s.engine.ImageSave(r.Context(), names, tarWriter{w})
+	opt := engine.ImageSaveOptions{Names: names, Format: r.value("format"), Platform: platform}
+	return s.engine.ImageSave(r.Context(), opt, tarWriter{w})
+}
+
+// onePlatform reads a platform of which clients may name several. An image here
+// is for one platform.
+func (r *request) onePlatform(act string) (*ocispec.Platform, error) {
+	if len(r.URL.Query()["platform"]) > 1 {
+		return nil, errdefs.WithHint(notSupported(act+" several platforms of an image at once"), "name one platform")
+	}
+	return r.platform()
 }
 
 // tarWriter announces a tar with the first byte.

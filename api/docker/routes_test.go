@@ -115,8 +115,8 @@ func (e *recorder) ImageImport(_ context.Context, r io.Reader, opt engine.ImageI
 	e.note("import %s %s %s %v %s", body, opt.Ref, opt.Message, opt.Changes, opt.Platform.Architecture)
 	return "sha256:bb", err
 }
-func (e *recorder) ImageSave(_ context.Context, names []string, w io.Writer) error {
-	e.note("save %v", names)
+func (e *recorder) ImageSave(_ context.Context, opt engine.ImageSaveOptions, w io.Writer) error {
+	e.note("save %v", opt.Names)
 	_, err := io.WriteString(w, "images")
 	return err
 }

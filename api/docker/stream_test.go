@@ -184,16 +184,16 @@ func (e *imageEngine) ImagePull(_ context.Context, ref string, opt engine.ImageP
 	return &image.InspectResponse{ID: "sha256:aa"}, e.err
 }
 
-func (e *imageEngine) ImageLoad(_ context.Context, r io.Reader, progress func(engine.ProgressEvent)) ([]string, error) {
+func (e *imageEngine) ImageLoad(_ context.Context, r io.Reader, opt engine.ImageLoadOptions) ([]string, error) {
 	first := make([]byte, 4)
 	if _, err := io.ReadFull(r, first); err != nil {
 		return nil, err
 	}
-	progress(engine.ProgressEvent{ID: "layer", Status: "Loading layer", Current: 4, Total: 8})
+	opt.Progress(engine.ProgressEvent{ID: "layer", Status: "Loading layer", Current: 4, Total: 8})
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return nil, err
 	}
-	progress(engine.ProgressEvent{Stream: "Loaded image: busybox:latest\n"})
+	opt.Progress(engine.ProgressEvent{Stream: "Loaded image: busybox:latest\n"})
 	return []string{"busybox:latest"}, e.err
 }
 
@@ -257,7 +257,7 @@ func TestPull(t *testing.T) {
 	if last := all[len(all)-1]; resp.StatusCode != 200 || last.Detail == nil || *last.Detail != (errorDetail{404, "no such image", "log in"}) || last.ErrorText != "no such image" {
 		t.Errorf("failing in the middle: %s %s", resp.Status, body)
 	}
-	for _, bad := range []string{"fromImage=UPPER", "fromSrc=http://x/y.tar", ""} {
+	for _, bad := range []string{"fromImage=UPPER", ""} {
 		if resp, body := send(t, httpClient(t, socket), http.MethodPost, "/images/create?"+bad, ""); resp.StatusCode < 400 || resp.StatusCode == 404 {
 			t.Errorf("%q: %s %s", bad, resp.Status, body)
 		}

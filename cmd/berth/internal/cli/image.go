@@ -15,7 +15,6 @@ import (
 	"github.com/berth-containers/berth/cmd/berth/internal/client"
 	"github.com/berth-containers/berth/cmd/berth/internal/imageref"
 	"github.com/berth-containers/berth/cmd/berth/internal/render"
-	"github.com/berth-containers/berth/cmd/berth/internal/terminal"
 )
 
 // imageListing are the flags of images.
@@ -132,64 +131,6 @@ func canonical(ref imageref.Ref) string {
 		ref.Repo = "docker.io/" + ref.Repo
 	}
 	return ref.String()
-}
-
-func newLoad(a *app) *cobra.Command {
-	var input, platform string
-	var quiet bool
-	cmd := verb("load [OPTIONS]", "Load an image from a tar archive or STDIN", 0, 0, func(cmd *cobra.Command, _ []string) error {
-		return a.load(cmd.Context(), input, platform, quiet)
-	})
-	cmd.Flags().StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
-	cmd.Flags().StringVar(&platform, "platform", "", `Load only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
-	return cmd
-}
-
-func (a *app) load(ctx context.Context, input, platform string, quiet bool) error {
-	archive, length := a.in, int64(-1)
-	if input != "" {
-		f, err := os.Open(input)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		archive = f
-	} else if terminal.Is(a.in) {
-		return &hinted{error: errors.New("requested load from stdin, but stdin is a terminal"), hint: "use -i FILE or redirect"}
-	}
-	if info, err := archive.Stat(); err == nil && info.Mode().IsRegular() {
-		if at, err := archive.Seek(0, io.SeekCurrent); err == nil {
-			length = info.Size() - at
-		}
-	}
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	d := a.display(a.out)
-	// An engine that shows no progress to anybody says less on the way.
-	body, err := c.ImageLoad(ctx, archive, length, quiet || d.Size == nil, platform)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	_, err = d.Show(body)
-	return err
-}
-
-func newSave(a *app) *cobra.Command {
-	var output, platform string
-	cmd := verb("save [OPTIONS] IMAGE [IMAGE...]", "Save one or more images to a tar archive (streamed to STDOUT by default)", 1, -1,
-		func(cmd *cobra.Command, args []string) error {
-			return a.writeArchive(output, func(c *client.Client) (io.ReadCloser, error) {
-				return c.ImageSave(cmd.Context(), args, platform)
-			})
-		})
-	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-	cmd.Flags().StringVar(&platform, "platform", "", `Save only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
-	cmd.ValidArgsFunction = a.completeImages
-	return cmd
 }
 
 func newImport(a *app) *cobra.Command {

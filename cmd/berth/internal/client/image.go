@@ -120,10 +120,12 @@ func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, length int64,
 	return c.progress(ctx, Request{Method: "POST", Path: "/images/load", Query: q, Stream: archive, Length: length})
 }
 
-// ImageSave writes images as an archive.
-func (c *Client) ImageSave(ctx context.Context, refs []string, platform string) (io.ReadCloser, error) {
+// ImageSave writes images as an archive of the format, "" for the engine's own
+// choice.
+func (c *Client) ImageSave(ctx context.Context, refs []string, platform, format string) (io.ReadCloser, error) {
 	q := url.Values{"names": refs}
 	setPlatform(q, platform)
+	setText(q, "format", format)
 	return c.progress(ctx, Request{Method: "GET", Path: "/images/get", Query: q})
 }
 
