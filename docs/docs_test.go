@@ -174,7 +174,7 @@ func suites(t *testing.T) []string {
 // own, those of every Linux system, what examples call a container's
 // directories, and what inspect shows as containers' names.
 var placesOfTheProduct = []string{
-	"/var/lib/berth", "/var/cache/berth-demo", "/run", "/etc", "/berth", "/proc", "/sys", "/dev", "/bin/", "/usr/",
+	"/var/lib/berth", "/var/cache/berth-demo", "/run", "/var/run", "/etc", "/berth", "/proc", "/sys", "/dev", "/bin/", "/usr/",
 	"/tmp", "/containers/", "/..", "/demo-", "/data", "/mnt", "/srv", "/app", "/root",
 }
 

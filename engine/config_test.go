@@ -201,7 +201,6 @@ func TestCheckResources(t *testing.T) {
 		{"cpuset backwards", container.Resources{CpusetCpus: "3-1"}, "backwards"},
 		{"pids", container.Resources{PidsLimit: limit(-1)}, ""},
 		{"blkio weight", container.Resources{BlkioWeight: 5}, "10 to 1000"},
-		{"gpus", container.Resources{DeviceRequests: []container.DeviceRequest{{Count: 1}}}, "--gpus"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := checkResources(&tc.r, testHost(), false)

@@ -141,6 +141,9 @@ func (e *Engine) checkHost(rec *record) (warnings []string, err error) {
 	if _, err := resolveDevices(hc.Devices); err != nil {
 		return nil, err
 	}
+	if _, err := e.cdi.resolve(hc.DeviceRequests); err != nil {
+		return nil, err
+	}
 	for _, r := range hc.DeviceCgroupRules {
 		if _, err := parseDeviceRule(r); err != nil {
 			return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/berth-containers/berth/keeper"
 	"github.com/berth-containers/berth/oci"
 	"github.com/moby/moby/api/types/events"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -186,7 +187,7 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	if err := group.Wait(); err != nil {
 		return keeper.Status{}, err
 	}
-	spec, err := buildSpec(src)
+	spec, err := e.finishSpec(c, src)
 	if err != nil {
 		return keeper.Status{}, err
 	}
@@ -196,6 +197,18 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	}
 	undo.release()
 	return status, rootfs.Close()
+}
+
+// finishSpec makes the spec, with what CDI devices add to it.
+func (e *Engine) finishSpec(c *ctr, src *specSources) (*specs.Spec, error) {
+	spec, err := buildSpec(src)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.cdi.inject(spec, src.cdi); err != nil {
+		return nil, err
+	}
+	return spec, c.writeBundle(spec)
 }
 
 // hostSources resolves what the spec takes from the host.
@@ -208,6 +221,9 @@ func (e *Engine) hostSources(src *specSources) (err error) {
 		return err
 	}
 	if src.devices, err = resolveDevices(hc.Devices); err != nil {
+		return err
+	}
+	if src.cdi, err = e.cdi.resolve(hc.DeviceRequests); err != nil {
 		return err
 	}
 	if hc.Privileged {

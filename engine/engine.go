@@ -66,6 +66,9 @@ type Config struct {
 	// StopTimeout is how many seconds a container gets between its stop signal
 	// and SIGKILL. Zero: 10.
 	StopTimeout int
+	// CDISpecDirs are the directories with CDI specifications, the later ones
+	// before the earlier. Zero: /etc/cdi and /var/run/cdi.
+	CDISpecDirs []string
 	// Labels are reported by Info.
 	Labels []string
 	// Version, Commit and BuildTime describe the build; reported by Version.
@@ -86,6 +89,9 @@ func (c Config) withDefaults() Config {
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10
 	}
+	if c.CDISpecDirs == nil {
+		c.CDISpecDirs = cdiDirs
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -104,6 +110,7 @@ type Engine struct {
 	keeper     *keeperLink
 	logWatch   *logWatch
 	appArmor   appArmor
+	cdi        cdiRegistry
 	networkIDs map[string]string // by name
 	events     *eventLog
 	containers *roster
@@ -124,7 +131,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		cfg: cfg.withDefaults(), events: newEventLog(), containers: newRoster(),
 		execs: &execIndex{byID: map[string]*ctr{}},
 	}
-	e.log = e.cfg.Logger
+	e.log, e.cdi = e.cfg.Logger, cdiRegistry{e.cfg.CDISpecDirs}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

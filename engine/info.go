@@ -33,8 +33,9 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: &registry.ServiceConfig{},
 		Plugins:  system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{logJSONFile, logNone}},
 		Runtimes: map[string]system.RuntimeWithStatus{runtimeName: {Runtime: system.Runtime{Path: e.keeper.opts.Binary}}}, DefaultRuntime: runtimeName,
-		LiveRestoreEnabled: true, SecurityOptions: e.securityNames(), CDISpecDirs: []string{}, Warnings: e.warnings(),
+		LiveRestoreEnabled: true, SecurityOptions: e.securityNames(), Warnings: e.warnings(),
 	}
+	e.cdi.describe(info)
 	if info.Name, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("read host name: %w", err)
 	}

@@ -44,7 +44,6 @@ func refuseResources(r *container.Resources) error {
 		set  bool
 		name string
 	}{
-		{len(r.DeviceRequests) > 0, "device requests (--gpus)"},
 		{r.CPUCount != 0 || r.CPUPercent != 0, "--cpu-count and --cpu-percent (Windows only)"},
 		{r.IOMaximumIOps != 0 || r.IOMaximumBandwidth != 0, "--io-maxiops and --io-maxbandwidth (Windows only)"},
 	} {

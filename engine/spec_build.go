@@ -27,8 +27,9 @@ type specSources struct {
 	etc map[string]string
 	// hostDevices are the host's device nodes, only for privileged containers.
 	hostDevices []specs.LinuxDevice
-	// devices are those of --device, resolved.
+	// devices are those of --device, resolved; cdi names the CDI devices.
 	devices []device
+	cdi     []string
 	sec     securityOptions
 	// appArmor is the profile to run under; empty names none.
 	appArmor string

@@ -61,6 +61,9 @@ func (s *server) endContainer(p *process, final *Status) error {
 	return guard(s.log, "end of a container", func() error {
 		used, err := s.runtime.End(p.cgroup)
 		final.OOMKilled, final.Used = used.OOMKills > 0, used
+		if err == nil && p.poststop {
+			s.runPoststop(p.key.container)
+		}
 		return err
 	})
 }

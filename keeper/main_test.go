@@ -61,6 +61,7 @@ type plainRuntime struct{}
 func (plainRuntime) Start(l *Launch) (*Launched, error) { return plainLaunch(l.Spec.Process, l.Stdio) }
 func (plainRuntime) Exec(l *Launch) (*Launched, error)  { return plainLaunch(l.Process, l.Stdio) }
 func (plainRuntime) End(string) (Used, error)           { return Used{}, nil }
+func (plainRuntime) Poststop(*Launch) error             { return nil }
 
 func plainLaunch(p *specs.Process, stdio Stdio) (*Launched, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

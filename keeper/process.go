@@ -21,6 +21,8 @@ type process struct {
 	io *stdio
 	// cgroup of an init, to be removed at its end.
 	cgroup string
+	// poststop tells that there are hooks to run when nothing of it is left.
+	poststop bool
 	// settled is closed when the process runs or could not be started, done when
 	// it has exited or could not be started.
 	settled, done chan struct{}

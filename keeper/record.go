@@ -18,6 +18,7 @@ type records struct{ dir string }
 
 func (r records) container(id string) string { return filepath.Join(r.dir, id) }
 func (r records) spec(id string) string      { return filepath.Join(r.dir, id, "spec.json") }
+func (r records) bundle(id string) string    { return filepath.Join(r.dir, id, "bundle") }
 
 // exit is where a process's Status is put when it has exited.
 func (r records) exit(k key) string {
@@ -27,8 +28,9 @@ func (r records) exit(k key) string {
 	return filepath.Join(r.dir, k.container, "exec", k.exec+".json")
 }
 
-// create makes a container's directory with its spec.
-func (r records) create(id string, spec *specs.Spec) error {
+// create makes a container's directory with its spec and, where there will be
+// hooks to run at its end, the path of its bundle.
+func (r records) create(id string, spec *specs.Spec, bundle string) error {
 	// What is there already belongs to nobody: it could not be removed when its
 	// container was forgotten.
 	err := r.remove(key{container: id})
@@ -39,7 +41,13 @@ func (r records) create(id string, spec *specs.Spec) error {
 		return fmt.Errorf("create record: %w", err)
 	}
 	fault.Here(fault.KeeperDir)
-	if err := writeJSON(r.spec(id), spec); err != nil {
+	if hasPoststop(spec) {
+		err = os.WriteFile(r.bundle(id), []byte(bundle), 0o600)
+	}
+	if err == nil {
+		err = writeJSON(r.spec(id), spec)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("write spec: %w", err), r.remove(key{container: id}))
 	}
 	return nil

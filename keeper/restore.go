@@ -49,6 +49,9 @@ func (s *server) bury(id string) *Status {
 		used, err = s.runtime.End(spec.Linux.CgroupsPath)
 		status.OOMKilled, status.Used = used.OOMKills > 0, used
 	}
+	if err == nil && hasPoststop(spec) {
+		s.runPoststop(id)
+	}
 	err = errors.Join(err, s.records.saveExit(status))
 	if err != nil {
 		status.Error = fmt.Sprintf("%s; %v", status.Error, err)

@@ -36,7 +36,8 @@ type Launched struct {
 // Runtime makes containers. The keeper's own is package oci; the interface is
 // what the keeper needs of it.
 type Runtime interface {
-	// Start makes a container. On error nothing of it is left.
+	// Start makes a container and runs the hooks of its creation and start. On
+	// error nothing of it is left, and its poststop hooks have run.
 	Start(*Launch) (*Launched, error)
 	// Exec starts a process in a running container, as a child of this process.
 	Exec(*Launch) (*Launched, error)
@@ -44,4 +45,7 @@ type Runtime interface {
 	// and removes the cgroup. It returns what the cgroup has used. It may be
 	// called again after an error.
 	End(cgroup string) (Used, error)
+	// Poststop runs the hooks that follow the end of a container, when nothing
+	// of it is left. It uses ID, Spec and Bundle. The error is for the log.
+	Poststop(*Launch) error
 }

@@ -49,17 +49,22 @@ func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
 		request.Prepare = nil
 	}
 	process, err := r.runner.Start(request)
-	if err != nil {
-		if !made {
-			return nil, err
-		}
-		if cleanup := g.Destroy(); cleanup != nil {
-			err = errors.Join(err, cleanup)
-		}
-		return nil, err
+	if err == nil {
+		fault.Here(fault.KeeperMade)
+		return launchedBy(process), nil
 	}
-	fault.Here(fault.KeeperMade)
-	return launchedBy(process), nil
+	if made {
+		if cleanup := g.Destroy(); cleanup != nil {
+			return nil, errors.Join(err, cleanup)
+		}
+	}
+	return nil, errors.Join(err, r.Poststop(l))
+}
+
+func (r *ociRuntime) Poststop(l *Launch) error {
+	var errs []error
+	r.runner.Poststop(l.Spec, l.ID, l.Bundle, func(err error) { errs = append(errs, err) })
+	return errors.Join(errs...)
 }
 
 func (r *ociRuntime) Exec(l *Launch) (*Launched, error) {

@@ -30,7 +30,8 @@ func (s *server) start(r *StartRequest) (Status, error) {
 	setConsoleSize(r.Spec.Process, r.ConsoleSize)
 	p.cgroup = r.Spec.Linux.CgroupsPath
 	// Before the act: a keeper that comes after this one must know of it.
-	if err := s.records.create(r.ID, r.Spec); err != nil {
+	p.poststop = hasPoststop(r.Spec)
+	if err := s.records.create(r.ID, r.Spec, r.Bundle); err != nil {
 		s.failed(p)
 		return Status{}, err
 	}

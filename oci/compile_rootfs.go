@@ -70,7 +70,7 @@ func (c *compiler) attachRoot() error {
 		return nil
 	}
 	c.rootAt = "/"
-	if hasCreateHooks(c.spec.Hooks) && c.in.rootfs == nil {
+	if hasCreateHooks(c.spec.Hooks) {
 		// Hooks that enter the namespace look for it by the bundle's name.
 		c.rootAt = dir
 	}

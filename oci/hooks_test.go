@@ -419,10 +419,60 @@ func TestWrongHooksAreRefused(t *testing.T) {
 	}
 }
 
-func TestKeptContainersRefuseHooks(t *testing.T) {
-	s := specFor("/nonexistent", "true")
-	s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}}}
-	if _, err := (&Runner{}).Start(&StartRequest{Spec: s}); !errors.Is(err, errdefs.ErrUnsupported) {
-		t.Errorf("got %v", err)
+// A container without a record has the same hooks; who keeps it runs the last.
+func TestHooksWithoutARecord(t *testing.T) {
+	h := newHooked(t)
+	h.all(`cat >"$LOG/$K"; echo $K >>"$LOG/order"`)
+	r := runner(t)
+	pr, err := r.Start(&StartRequest{ID: "kept", Spec: h.spec, Bundle: h.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	if got, want := h.read("order"), "prestart\ncreateRuntime\ncreateContainer\npoststart"; got != want {
+		t.Errorf("after start: %q", got)
+	}
+	pr.abandon()
+	r.Poststop(h.spec, "kept", h.log, func(err error) { t.Error(err) })
+	for kind := range h.lists() {
+		var st specs.State
+		if err := json.Unmarshal([]byte(h.read(kind)), &st); err != nil || st.ID != "kept" || st.Bundle != h.log {
+			t.Errorf("%s: state %q, %v", kind, h.read(kind), err)
+		}
+	}
+}
+
+// Whichever hook fails, the start does, and no process is left.
+func TestFailingHookWithoutARecord(t *testing.T) {
+	for _, kind := range []string{"createRuntime", "createContainer", "startContainer", "poststart"} {
+		h := newHooked(t)
+		*h.lists()[kind] = []specs.Hook{hostHook("echo no reef here; exit 3")}
+		pr, err := runner(t).Start(&StartRequest{ID: "kept", Spec: h.spec, Bundle: h.log})
+		var failed *HookError
+		if !errors.As(err, &failed) || failed.Kind != kind || failed.Output != "no reef here" {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if pr != nil {
+			t.Errorf("%s: process %d is there", kind, pr.Pid)
+		}
+	}
+}
+
+// The command is looked for before the hooks of the start run, and what it says
+// at its start is heard after them.
+func TestCommandAfterTheHooksOfTheStart(t *testing.T) {
+	h := newHooked(t)
+	h.spec.Process.Args = []string{"/nothing"}
+	h.spec.Hooks.StartContainer = []specs.Hook{hostHook("true")}
+	if _, err := runner(t).Start(&StartRequest{ID: "kept", Spec: h.spec, Bundle: h.log}); !errors.Is(err, ErrCommandNotFound) {
+		t.Errorf("no such command: %v", err)
+	}
+	// It is there and has the right mode, but is no program.
+	if err := os.WriteFile(filepath.Join(h.root, "text"), []byte("\x00no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.spec.Process.Args = []string{"/text"}
+	if _, err := runner(t).Start(&StartRequest{ID: "kept", Spec: h.spec, Bundle: h.log}); err == nil || !strings.Contains(err.Error(), "execute /text") {
+		t.Errorf("no program: %v", err)
 	}
 }

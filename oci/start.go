@@ -9,7 +9,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/berth-containers/berth/kernel/resctrl"
 )
@@ -23,7 +22,8 @@ type StartRequest struct {
 	// Bundle is the directory relative paths of the specification start from.
 	Bundle string
 	// Rootfs is a detached mount (fsmount, open_tree) to be the root; nil means
-	// Spec.Root.Path. It stays the caller's.
+	// Spec.Root.Path. It stays the caller's. With hooks the directory
+	// Spec.Root.Path must be there too: they find the root by that name.
 	Rootfs *os.File
 	// Stdio are the standard streams, unless Spec.Process.Terminal.
 	Stdio Stdio
@@ -45,12 +45,12 @@ type StartRequest struct {
 	Trace *Trace
 }
 
-// Start creates and starts a container. On error nothing of it is left, the
-// cgroup excepted. The error is a [*StepError] when the kernel refused a step;
+// Start creates and starts a container, with its hooks but those that follow its
+// end ([Runner.Poststop]). On error nothing of it is left, the cgroup excepted. The error is a [*StepError] when the kernel refused a step;
 // errors.Is tells [ErrCommandNotFound] and [ErrCommandNotExecutable].
 func (r *Runner) Start(req *StartRequest) (*Process, error) {
-	if !emptyHooks(req.Spec.Hooks) { // they belong to a life that has a record
-		return nil, errdefs.WithHint(unsupported("hooks"), "berth-oci create, start, run and delete run hooks")
+	if !emptyHooks(req.Spec.Hooks) {
+		return r.startHooked(req)
 	}
 	plan, err := r.plan(req, nil)
 	if err != nil {

@@ -58,6 +58,8 @@ type config struct {
 	ShmSize string `toml:"shm-size"`
 	// StopTimeout is the grace, in seconds, of a container told to stop.
 	StopTimeout int `toml:"stop-timeout"`
+	// CDISpecDirs are where CDI specifications of devices are.
+	CDISpecDirs []string `toml:"cdi-spec-dirs"`
 	// Labels are shown by info.
 	Labels []string `toml:"labels"`
 	// Image is how images are kept; see config_image.go.
@@ -87,6 +89,7 @@ func defaults() *config {
 		LogDriver:   "json-file",
 		ShmSize:     "64m",
 		StopTimeout: 10,
+		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"},
 		Bridge:      "berth0",
 		Image:       imageDefaults(),
 
@@ -147,6 +150,7 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.BridgeSubnet, "bridge-subnet", cfg.BridgeSubnet, "`subnet` of the default network in CIDR notation")
 	set.StringArrayVar(&cfg.InsecureRegistries, "insecure-registry", cfg.InsecureRegistries, "`host[:port]` of a registry without TLS (repeatable)")
 	set.StringArrayVar(&cfg.RegistryDirs, "registry-dir", cfg.RegistryDirs, "`directory` with a directory per registry: mirrors (hosts.toml) and certificates (repeatable)")
+	set.StringArrayVar(&cfg.CDISpecDirs, "cdi-spec-dir", cfg.CDISpecDirs, "`directory` with CDI specifications of devices (repeatable)")
 	set.StringVar(&cfg.LogLevel, "log-level", cfg.LogLevel, "debug, info, warn or error")
 	set.StringVar(&cfg.LogFormat, "log-format", cfg.LogFormat, "text or json")
 	set.StringVar(&cfg.LogDriver, "log-driver", cfg.LogDriver, "log `driver` of containers that name none: json-file or none")
@@ -261,6 +265,7 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		LogOptions:         c.LogOptions,
 		DefaultShmSize:     shm,
 		StopTimeout:        c.StopTimeout,
+		CDISpecDirs:        c.CDISpecDirs,
 		Labels:             c.Labels,
 		Version:            version,
 		Commit:             commit,

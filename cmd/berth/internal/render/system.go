@@ -135,6 +135,7 @@ func Info(w io.Writer, clientVersion string, i *system.Info) error {
 	line(1, "Default Runtime", i.DefaultRuntime)
 	line(1, "Init Binary", i.InitBinary)
 	securityOptions(&b, i.SecurityOptions)
+	cdiDevices(&b, i)
 	line(1, "Kernel Version", i.KernelVersion)
 	line(1, "Operating System", i.OperatingSystem)
 	line(1, "OSType", i.OSType)
@@ -170,6 +171,22 @@ func runtimes(i *system.Info) []string {
 }
 
 // securityOptions prints options in the form name=seccomp,profile=builtin.
+// cdiDevices lists where devices are described, and which are.
+func cdiDevices(b *strings.Builder, i *system.Info) {
+	if len(i.CDISpecDirs) > 0 {
+		fmt.Fprintln(b, " CDI spec directories:")
+	}
+	for _, dir := range i.CDISpecDirs {
+		fmt.Fprintf(b, "  %s\n", dir)
+	}
+	if len(i.DiscoveredDevices) > 0 {
+		fmt.Fprintln(b, " Discovered Devices:")
+	}
+	for _, d := range i.DiscoveredDevices {
+		fmt.Fprintf(b, "  %s: %s\n", d.Source, d.ID)
+	}
+}
+
 func securityOptions(b *strings.Builder, options []string) {
 	if len(options) == 0 {
 		return
