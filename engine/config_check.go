@@ -14,8 +14,8 @@ import (
 
 // checkConfig refuses configs that are wrong or not done.
 func checkConfig(cfg *container.Config) error {
-	if h := cfg.Healthcheck; h != nil && len(h.Test) > 0 && h.Test[0] != "NONE" {
-		return errUnsupported("health checks (--health-cmd)")
+	if err := checkHealth(cfg.Healthcheck); err != nil {
+		return err
 	}
 	if cfg.StopSignal != "" {
 		if _, err := signal.ParseSignal(cfg.StopSignal); err != nil {

@@ -34,6 +34,7 @@ func mergeConfig(req *container.Config, img *dockerspec.DockerOCIImageConfig) (*
 		return nil, err
 	}
 	cfg.ExposedPorts = ports
+	cfg.Healthcheck = mergeHealth(req.Healthcheck, img.Healthcheck)
 	cfg.Entrypoint, cfg.Cmd = mergeCommand(req, img)
 	if len(cfg.Shell) == 0 {
 		cfg.Shell = slices.Clone(img.Shell)

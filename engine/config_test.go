@@ -263,13 +263,6 @@ func TestUnsupportedIsNamed(t *testing.T) {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}
-	err := checkConfig(&container.Config{Healthcheck: &container.HealthConfig{Test: []string{"CMD", "x"}}})
-	if !errors.Is(err, errdefs.ErrUnsupported) {
-		t.Errorf("health check: %v", err)
-	}
-	if err := checkConfig(&container.Config{Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}}); err != nil {
-		t.Errorf("--no-healthcheck: %v", err)
-	}
 }
 
 func TestCheckLogConfig(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/berth-containers/berth/keeper"
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -32,6 +33,8 @@ type ctr struct {
 	last    exitResult    // of the newest exit
 	removed bool
 	execs   map[string]*execution
+	probes  map[string]chan<- keeper.Status // who waits for the end of a probe
+	health  healthCheck
 	restart restarter
 }
 

@@ -102,9 +102,6 @@ func (e *Engine) newRecord(req *container.CreateRequest, img *image.Image) (*rec
 	if err != nil {
 		return nil, nil, err
 	}
-	if img.Config.Config.Healthcheck != nil && cfg.Healthcheck == nil {
-		warnings = append(warnings, "the image's health check is not run: health checks are not supported")
-	}
 	if rec.Mounts, err = parseMounts(cfg, hc); err != nil {
 		return nil, nil, err
 	}

@@ -35,6 +35,7 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 		return false, e.keeper.forget(e.ctx, c.id, "") // told twice
 	}
 	ctx := context.WithoutCancel(e.ctx)
+	e.endHealth(c)
 	released := errors.Join(e.releaseRun(ctx, c), e.settleExecs(ctx, c))
 	fault.Here(fault.ExitReleased)
 	rec := c.rec

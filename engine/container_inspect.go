@@ -25,7 +25,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (*
 	rec := c.snapshot()
 	resp := &container.InspectResponse{
 		ID: rec.ID, Name: "/" + rec.Name, Created: stamp(rec.Created), Path: rec.Path, Args: rec.Args,
-		State: inspectState(&rec.State), Image: rec.ImageID.String(), RestartCount: rec.RestartCount,
+		State: inspectState(&rec.State, c.shownHealth()), Image: rec.ImageID.String(), RestartCount: rec.RestartCount,
 		Driver: storageDriver, Platform: rec.Platform.OS, ImageManifestDescriptor: rec.Manifest,
 		Config: rec.Config, HostConfig: rec.HostConfig, ExecIDs: c.execIDs(), Mounts: mountPoints(rec),
 		Storage: &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: storageDriver}}},
@@ -73,13 +73,13 @@ func (e *Engine) containerSizes(ctx context.Context, rec *record) (rw, root int6
 	return rw, root, nil
 }
 
-func inspectState(s *lifeState) *container.State {
+func inspectState(s *lifeState, h *container.Health) *container.State {
 	return &container.State{
 		Status:  s.shown(),
 		Running: s.Status == stateRunning || s.Status == statePaused || s.Status == stateRestarting,
 		Paused:  s.Status == statePaused, Restarting: s.Status == stateRestarting, Dead: s.Status == stateDead,
 		OOMKilled: s.OOMKilled, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error,
-		StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt),
+		StartedAt: stamp(s.StartedAt), FinishedAt: stamp(s.FinishedAt), Health: h,
 	}
 }
 

@@ -23,11 +23,11 @@ func (e *Engine) ContainerList(ctx context.Context, opt ListOptions) ([]containe
 	names := e.imageNames(ctx)
 	list := []container.Summary{}
 	for _, c := range e.containers.all() {
-		rec := c.snapshot()
-		if rec.State.Status == stateCreating || !q.wants(rec) {
+		rec, health := c.snapshot(), c.healthNow()
+		if rec.State.Status == stateCreating || !q.wants(rec, health) {
 			continue
 		}
-		s := e.summarize(rec, names)
+		s := e.summarize(rec, health, names)
 		if opt.Size {
 			if s.SizeRw, s.SizeRootFs, err = e.containerSizes(ctx, rec); err != nil {
 				return nil, err
@@ -42,11 +42,11 @@ func (e *Engine) ContainerList(ctx context.Context, opt ListOptions) ([]containe
 }
 
 // summarize is one line of a list.
-func (e *Engine) summarize(rec *record, names map[string]bool) container.Summary {
+func (e *Engine) summarize(rec *record, health *container.Health, names map[string]bool) container.Summary {
 	s := container.Summary{
 		ID: rec.ID, Names: []string{"/" + rec.Name}, Image: rec.Config.Image, ImageID: rec.ImageID.String(),
 		ImageManifestDescriptor: rec.Manifest, Command: commandText(rec), Created: rec.Created.Unix(),
-		Ports: portSummaries(rec), Labels: rec.Config.Labels, State: rec.State.shown(), Status: statusText(&rec.State, time.Now()),
+		Ports: portSummaries(rec), Labels: rec.Config.Labels, State: rec.State.shown(), Status: statusText(&rec.State, health, time.Now()), Health: summarizeHealth(health),
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: e.endpointSettings(rec)}, Mounts: mountPoints(rec),
 	}
 	s.HostConfig.NetworkMode = string(rec.HostConfig.NetworkMode)
@@ -79,11 +79,11 @@ func commandText(rec *record) string {
 }
 
 // statusText is the state as lists show it.
-func statusText(s *lifeState, now time.Time) string {
+func statusText(s *lifeState, health *container.Health, now time.Time) string {
 	since := func(t time.Time) string { return units.HumanDuration(now.Sub(t)) }
 	switch s.Status {
 	case stateRunning:
-		return "Up " + since(s.StartedAt)
+		return "Up " + since(s.StartedAt) + healthText(health)
 	case statePaused:
 		return "Up " + since(s.StartedAt) + " (Paused)"
 	case stateRestarting:
@@ -123,6 +123,11 @@ func (e *Engine) newListQuery(ctx context.Context, opt *ListOptions) (*listQuery
 	for _, v := range f.values("status") {
 		if err := container.ValidateContainerState(container.ContainerState(v)); err != nil {
 			return nil, badFilterValue("status", v, errdefs.As(errdefs.ErrInvalid, err))
+		}
+	}
+	for _, v := range f.values("health") {
+		if err := container.ValidateHealthStatus(container.HealthStatus(v)); err != nil {
+			return nil, badFilterValue("health", v, errdefs.As(errdefs.ErrInvalid, err))
 		}
 	}
 	for _, v := range f.values("exited") {
@@ -181,7 +186,7 @@ func (e *Engine) ancestors(ctx context.Context, f Filters) map[string]bool {
 }
 
 // wants says whether a container passes.
-func (q *listQuery) wants(rec *record) bool {
+func (q *listQuery) wants(rec *record, health *container.Health) bool {
 	f, st := q.f, &rec.State
 	running := st.active() || st.Status == stateRestarting
 	switch {
@@ -192,7 +197,7 @@ func (q *listQuery) wants(rec *record) bool {
 		!f.match("id", rec.ID),
 		!f.match("name", rec.Name) && !f.match("name", "/"+rec.Name),
 		!f.labels(rec.Config.Labels),
-		!f.exact("health", "none"), !f.exact("is-task", "false"), !f.exact("isolation", ""),
+		!f.exact("health", string(summarizeHealth(health).Status)), !f.exact("is-task", "false"), !f.exact("isolation", ""),
 		q.ancestors != nil && !q.ancestors[rec.ImageID.String()],
 		len(q.exited) > 0 && (running || st.FinishedAt.IsZero() || !slices.Contains(q.exited, st.ExitCode)):
 		return false

@@ -52,6 +52,7 @@ func (e *Engine) pause(c *ctr) error {
 		return fmt.Errorf("pause container %s: %w", short(c.id), err)
 	}
 	fault.Here(fault.PauseDone)
+	c.haltHealth()
 	e.emitContainer(c.rec, events.ActionPause, nil)
 	return nil
 }
@@ -87,6 +88,7 @@ func (e *Engine) thaw(c *ctr) error {
 		return err
 	}
 	fault.Here(fault.UnpauseDone)
+	e.resumeHealth(c)
 	e.emitContainer(c.rec, events.ActionUnPause, nil)
 	return nil
 }

@@ -91,6 +91,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) error {
 		r.State.Status, r.State.Pid, r.State.StartedAt, r.State.ExitCode = stateRunning, status.Pid, status.StartedAt, 0
 	})
 	fault.Here(fault.StartDone)
+	e.beginHealth(c)
 	e.emitContainer(c.rec, events.ActionStart, nil)
 	return err
 }

@@ -253,6 +253,9 @@ func execProcess(rec *record, req *container.ExecCreateRequest, h *hostFacts) (*
 
 // execEnded handles the exit of an exec.
 func (e *Engine) execEnded(c *ctr, st keeper.Status) error {
+	if isProbe(st.ExecID) {
+		return e.probeEnded(c, st)
+	}
 	c.mu.Lock()
 	x := c.execs[st.ExecID]
 	c.mu.Unlock()

@@ -74,7 +74,7 @@ func (e *Engine) setAside() (map[string]bool, error) {
 // adopt makes a container known again.
 func (e *Engine) adopt(rec *record) error {
 	c := newCtr(e.containersDir(), rec)
-	if err := c.loadExecs(); err != nil {
+	if err := errors.Join(c.loadExecs(), c.loadHealth()); err != nil {
 		return err
 	}
 	name, err := e.containers.reserve(rec.Name, rec.ID)
@@ -230,9 +230,13 @@ func (e *Engine) takeOver(c *ctr, st keeper.Status) error {
 	if frozen && c.rec.State.Status != stateStarting {
 		next = statePaused
 	}
-	return c.update(func(r *record) {
+	err = c.update(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.StartedAt = next, st.Pid, st.StartedAt
 	})
+	if err == nil && next == stateRunning {
+		e.resumeHealth(c)
+	}
+	return err
 }
 
 // frozen asks the kernel. A container whose cgroup is gone has just ended; the
@@ -299,7 +303,7 @@ func (e *Engine) resumePolicy(c *ctr) {
 // reconcileExecs settles the execs that were starting or running. Those the
 // keeper knows as running go on; their exits come by watchExits.
 func (e *Engine) reconcileExecs(c *ctr, known map[string]keeper.Status) error {
-	var errs []error
+	errs := []error{e.endStrayProbes(c, known)}
 	for _, id := range c.execIDs() {
 		x := c.execs[id] // nobody else is at work yet
 		st, there := known[id]

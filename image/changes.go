@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
@@ -15,7 +16,7 @@ import (
 
 // ApplyChanges applies Dockerfile instructions to an image config, as `docker
 // import --change` and `docker commit --change` do. Known are CMD, ENTRYPOINT,
-// ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR. The error is an
+// ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR. The error is an
 // errdefs.ErrInvalid that quotes the instruction.
 func ApplyChanges(config *dockerspec.DockerOCIImageConfig, changes []string) error {
 	for _, change := range changes {
@@ -41,6 +42,10 @@ func applyChange(config *dockerspec.DockerOCIImageConfig, word, args string) err
 		return eachPair(args, func(k, v string) { config.Env = setEnv(config.Env, k, v) })
 	case "EXPOSE":
 		return expose(config, strings.Fields(args))
+	case "HEALTHCHECK":
+		check, err := healthcheck(args)
+		config.Healthcheck = check
+		return err
 	case "LABEL":
 		if config.Labels == nil {
 			config.Labels = map[string]string{}
@@ -78,6 +83,48 @@ func command(args string, shell []string) []string {
 		shell = []string{"/bin/sh", "-c"}
 	}
 	return append(slices.Clone(shell), args)
+}
+
+// healthcheck reads [--interval=D] [--timeout=D] [--start-period=D]
+// [--start-interval=D] [--retries=N] CMD command, or NONE.
+func healthcheck(args string) (*dockerspec.HealthcheckConfig, error) {
+	h := &dockerspec.HealthcheckConfig{}
+	times := map[string]*time.Duration{
+		"--interval": &h.Interval, "--timeout": &h.Timeout,
+		"--start-period": &h.StartPeriod, "--start-interval": &h.StartInterval,
+	}
+	for strings.HasPrefix(args, "--") {
+		option, rest, _ := strings.Cut(args, " ")
+		args = strings.TrimSpace(rest)
+		name, value, _ := strings.Cut(option, "=")
+		var err error
+		switch to := times[name]; {
+		case to != nil:
+			*to, err = time.ParseDuration(value)
+		case name == "--retries":
+			h.Retries, err = strconv.Atoi(value)
+		default:
+			err = errors.New("unknown option")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", option, err)
+		}
+	}
+	word, command, _ := strings.Cut(args, " ")
+	command = strings.TrimSpace(command)
+	switch word = strings.ToUpper(word); {
+	case word == "NONE" && command == "":
+		h.Test = []string{"NONE"}
+	case word != "CMD" || command == "":
+		return nil, errors.New("it is neither CMD with a command nor NONE")
+	default:
+		h.Test = []string{"CMD-SHELL", command}
+		var exec []string
+		if json.Unmarshal([]byte(command), &exec) == nil {
+			h.Test = append([]string{"CMD"}, exec...)
+		}
+	}
+	return h, nil
 }
 
 // list reads a JSON list or words.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/berth-containers/berth/fault"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-containers/berth/oci"
 )
 
 // records is the directory of what the keeper must know after its own death.
@@ -65,8 +67,8 @@ func (r records) loadSpec(id string) (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
-	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
+	spec, err := oci.ParseSpec(data)
+	if err != nil {
 		return nil, fmt.Errorf("read spec of container %s: %w", id, err)
 	}
 	return spec, nil
