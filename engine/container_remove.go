@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
+	"github.com/berth-containers/berth/kernel/filetree"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 )
@@ -90,18 +91,22 @@ func (e *Engine) takeApart(ctx context.Context, c *ctr, volumes bool) error {
 		}
 		fault.Here(fault.RemoveVolumes)
 	}
-	return removeDir(c.dir)
+	return e.removeDir(ctx, c.dir)
 }
 
 // removeDir removes a container's directory such that a crash on the way leaves
 // either a record, to try again with, or nothing that looks like a container.
-func removeDir(dir string) error {
+// What somebody keeps in use is left to the store's janitor.
+func (e *Engine) removeDir(ctx context.Context, dir string) error {
 	doomed := dir + doomedSuffix
-	if err := os.Rename(dir, doomed); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := filetree.Move(dir, doomed); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	fault.Here(fault.RemoveDir)
-	return os.RemoveAll(doomed)
+	if err := filetree.Remove(ctx, doomed); err != nil {
+		return e.images.Discard(doomed)
+	}
+	return nil
 }
 
 // doomedSuffix marks a directory that is being removed.

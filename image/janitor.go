@@ -11,16 +11,22 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/fault"
+	"github.com/berth-containers/berth/kernel/filetree"
 	"github.com/containerd/containerd/v2/core/snapshots"
 )
 
 // janitor deletes what was moved into the trash, in one background goroutine,
-// so that nobody waits for the unlinking of thousands of files.
+// so that nobody waits for the unlinking of thousands of files. What cannot be
+// deleted, because somebody uses it, is tried again later, see janitor_stuck.go.
 type janitor struct {
 	trash  string
 	layers snapshots.Snapshotter
 	log    *slog.Logger
 	serial atomic.Uint64
+	// ctx ends with close: the deletion in hand is left to the next Open.
+	ctx    context.Context
+	cancel context.CancelFunc
+	stuck  stuckTrash
 
 	mu     sync.Mutex
 	cond   *sync.Cond
@@ -38,6 +44,7 @@ func newJanitor(root string, layers snapshots.Snapshotter, log *slog.Logger) *ja
 		dirty: true, sunken: true, ended: make(chan struct{}),
 	}
 	j.serial.Store(uint64(time.Now().UnixNano()))
+	j.ctx, j.cancel = context.WithCancel(context.Background())
 	j.cond = sync.NewCond(&j.mu)
 	go j.run()
 	return j
@@ -46,7 +53,7 @@ func newJanitor(root string, layers snapshots.Snapshotter, log *slog.Logger) *ja
 // discard moves path into the trash: it is gone from its place on return.
 func (j *janitor) discard(path string) error {
 	to := filepath.Join(j.trash, strconv.FormatUint(j.serial.Add(1), 36))
-	if err := os.Rename(path, to); err != nil {
+	if err := filetree.Move(path, to); err != nil {
 		return err
 	}
 	fault.Here(fault.Discarded)
@@ -84,8 +91,9 @@ func (j *janitor) wait() {
 	}
 }
 
-// close waits for the deletion in hand. The rest stays for the next Open.
+// close breaks the deletion in hand off. The rest stays for the next Open.
 func (j *janitor) close() {
+	j.cancel()
 	j.mu.Lock()
 	j.closed = true
 	j.cond.Broadcast()
@@ -131,15 +139,15 @@ func (j *janitor) sweep() {
 	if err != nil {
 		j.log.Warn("image store: empty trash", "err", err)
 	}
+	failed := map[string]error{}
 	for _, e := range entries {
-		j.mu.Lock()
-		closed := j.closed
-		j.mu.Unlock()
-		if closed {
+		err := filetree.Remove(j.ctx, filepath.Join(j.trash, e.Name()))
+		if j.ctx.Err() != nil {
 			return
 		}
-		if err := os.RemoveAll(filepath.Join(j.trash, e.Name())); err != nil {
-			j.log.Warn("image store: empty trash", "err", err)
+		if err != nil {
+			failed[e.Name()] = err
 		}
 	}
+	j.postpone(failed)
 }
