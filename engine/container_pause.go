@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/moby/moby/api/types/events"
@@ -90,6 +92,27 @@ func (e *Engine) thaw(c *ctr) error {
 	fault.Here(fault.UnpauseDone)
 	e.resumeHealth(c)
 	e.emitContainer(c.rec, events.ActionUnPause, nil)
+	return nil
+}
+
+// thawForeign thaws what somebody else has frozen, behind the engine's back: on
+// cgroup v1 nothing that is frozen dies.
+func (e *Engine) thawForeign(rec *record) error {
+	g, err := e.cgroup(rec)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil // it has ended
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	frozen, err := g.Frozen()
+	if err == nil && frozen {
+		err = g.Thaw()
+	}
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("thaw container %s: %w", short(rec.ID), err)
+	}
 	return nil
 }
 

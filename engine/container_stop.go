@@ -208,8 +208,13 @@ func (e *Engine) sendSignal(ctx context.Context, c *ctr, sig syscall.Signal) err
 	}
 	fault.Here(fault.StopSignal)
 	own, err := stopSignal(c.rec, "")
-	if c.rec.State.Status == statePaused && (sig == syscall.SIGKILL || err == nil && sig == own) {
+	switch paused := c.rec.State.Status == statePaused; {
+	case paused && (sig == syscall.SIGKILL || err == nil && sig == own):
 		if err := e.thaw(c); err != nil {
+			return err
+		}
+	case sig == syscall.SIGKILL:
+		if err := e.thawForeign(c.rec); err != nil {
 			return err
 		}
 	}

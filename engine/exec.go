@@ -168,6 +168,9 @@ func endExec(x *execution, code int, at time.Time) {
 // runExec attaches, when asked to, before the process runs, so that no output
 // is missed, and has the keeper start it.
 func (e *Engine) runExec(ctx context.Context, c *ctr, rec *record, x *execution, opt ExecStartOptions) (Stream, error) {
+	if err := e.checkThawed(rec); err != nil {
+		return nil, err
+	}
 	process, err := execProcess(rec, x.Request, e.host)
 	if err != nil {
 		return nil, err
@@ -209,6 +212,17 @@ func (e *Engine) runExec(ctx context.Context, c *ctr, rec *record, x *execution,
 		return nil, nil
 	}
 	return s, nil
+}
+
+// checkThawed refuses an exec in what somebody has frozen behind the engine's
+// back: it would be frozen itself on its way in.
+func (e *Engine) checkThawed(rec *record) error {
+	frozen, err := e.frozen(rec)
+	if err != nil || !frozen {
+		return err
+	}
+	return errdefs.WithHint(conflictf("container %s is frozen, and not by a pause", short(rec.ID)),
+		"thaw its cgroup, or pause and unpause the container")
 }
 
 func consoleSize(sizes ...*[2]uint) [2]uint16 {
