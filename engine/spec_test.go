@@ -260,8 +260,16 @@ func TestResolveUserStaysInRoot(t *testing.T) {
 	}
 	os.Remove(filepath.Join(dir, "etc/passwd"))
 	mkdir(t, filepath.Join(dir, "etc/passwd"))
-	if _, err := resolveUser(root, "0", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := resolveUser(root, "pirate", nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("passwd is a directory: %v", err)
+	}
+	for name, want := range map[string]string{"": "0:0 [0] ", "0": "0:0 [0] ", "7:8": "7:8 [8] "} {
+		if u, err := resolveUser(root, name, nil); err != nil || !strings.HasPrefix(userText(u), want) {
+			t.Errorf("passwd is a directory, user %q: %s, %v", name, userText(u), err)
+		}
+	}
+	if _, err := resolveUser(root, "0", []string{"fleet"}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("passwd is a directory, group by name: %v", err)
 	}
 }
 

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/moby/sys/user"
@@ -24,8 +26,25 @@ type processUser struct {
 }
 
 // resolveUser looks name ("", user, uid, user:group, ...) and the additional
-// groups up in the passwd and group files of the container's root.
+// groups up in the passwd and group files of the container's root. Files that
+// cannot be read, which the container may have made so, keep nobody out who is
+// named by number.
 func resolveUser(root *os.File, name string, groupAdd []string) (processUser, error) {
+	u, err := resolveNamed(root, name, groupAdd)
+	if err == nil || !numbered(name) {
+		return u, err
+	}
+	none := func() io.ReadSeeker { return bytes.NewReader(nil) }
+	if u, nerr := lookupUser(name, groupAdd, none(), none()); nerr == nil {
+		return u, nil
+	}
+	return u, err
+}
+
+// numbered says that name needs no files: root, by default, or numbers.
+func numbered(name string) bool { return strings.Trim(name, "0123456789:") == "" }
+
+func resolveNamed(root *os.File, name string, groupAdd []string) (processUser, error) {
 	passwd, err := readInRoot(root, "etc/passwd")
 	if err != nil {
 		return processUser{}, err
