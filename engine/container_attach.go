@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -56,52 +57,70 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opt AttachOpti
 	return s, nil
 }
 
-// replay is the log so far as the stream would have carried it.
-func (e *Engine) replay(ctx context.Context, ref string, opt AttachOptions) (io.Reader, error) {
-	buf := new(frameBuffer)
-	err := e.ContainerLogs(ctx, ref, LogsOptions{Stdout: opt.Stdout, Stderr: opt.Stderr, Tail: -1}, buf)
-	return &buf.Buffer, err
+// replay is the log so far as the stream would have carried it. It is read as
+// fast as the client takes it: a log can be bigger than the memory.
+func (e *Engine) replay(ctx context.Context, ref string, opt AttachOptions) (*replay, error) {
+	pr, pw := io.Pipe()
+	out := &frameWriter{out: bufio.NewWriter(pw), begun: make(chan struct{})}
+	ended := make(chan error, 1)
+	e.wg.Go(func() {
+		defer context.AfterFunc(e.ctx, func() { pw.CloseWithError(e.ctx.Err()) })()
+		err := e.ContainerLogs(ctx, ref, LogsOptions{Stdout: opt.Stdout, Stderr: opt.Stderr, Tail: -1}, out)
+		ended <- err
+		pw.CloseWithError(err)
+	})
+	select {
+	case <-out.begun:
+		return &replay{pr}, nil
+	case err := <-ended:
+		return &replay{pr}, err
+	}
 }
 
-// frameBuffer is a LogWriter that frames lines as attached streams are.
-type frameBuffer struct {
-	bytes.Buffer
-	tty bool
+// replay is a log being read. It is closed by who reads it.
+type replay struct{ *io.PipeReader }
+
+// frameWriter is a LogWriter that frames lines as attached streams are.
+type frameWriter struct {
+	out   *bufio.Writer
+	begun chan struct{} // closed when the request is known to be good
+	tty   bool
 }
 
-func (b *frameBuffer) Begin(tty bool) error { b.tty = tty; return nil }
-func (b *frameBuffer) Flush() error         { return nil }
+func (w *frameWriter) Begin(tty bool) error { w.tty = tty; close(w.begun); return nil }
+func (w *frameWriter) Flush() error         { return w.out.Flush() }
 
-func (b *frameBuffer) WriteLog(stream LogStream, p []byte) error {
-	if !b.tty {
+func (w *frameWriter) WriteLog(stream LogStream, p []byte) error {
+	if !w.tty {
 		header := [8]byte{0: byte(stream)}
 		binary.BigEndian.PutUint32(header[4:], uint32(len(p)))
-		b.Write(header[:])
+		if _, err := w.out.Write(header[:]); err != nil {
+			return err
+		}
 	}
-	b.Write(p)
-	return nil
+	_, err := w.out.Write(p)
+	return err
 }
 
 // replayStream is an attachment to the log alone.
 type replayStream struct {
-	io.Reader
+	io.ReadCloser
 	tty bool
 }
 
 func (s *replayStream) Write([]byte) (int, error) { return 0, errors.New("not attached to stdin") }
 func (s *replayStream) CloseWrite() error         { return nil }
-func (s *replayStream) Close() error              { return nil }
 func (s *replayStream) TTY() bool                 { return s.tty }
 
 func (e *Engine) replayOnly(ctx context.Context, ref string, rec *record, opt AttachOptions) (Stream, error) {
 	if !opt.Logs {
-		return &replayStream{Reader: new(bytes.Buffer), tty: rec.Config.Tty}, nil
+		return &replayStream{ReadCloser: io.NopCloser(new(bytes.Buffer)), tty: rec.Config.Tty}, nil
 	}
 	r, err := e.replay(ctx, ref, opt)
 	if err != nil {
 		return nil, err
 	}
-	return &replayStream{Reader: r, tty: rec.Config.Tty}, nil
+	return &replayStream{ReadCloser: r, tty: rec.Config.Tty}, nil
 }
 
 // ContainerResize sets the size of a running container's terminal, in

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // logFiles is the set of files a json-file log consists of: path, the current
@@ -51,7 +53,7 @@ func (l *logFiles) open() ([]*os.File, error) {
 // one was found at.
 func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
 	for i := range max(l.max, 1) {
-		f, err := os.Open(l.name(i))
+		f, err := openLog(l.name(i))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -73,6 +75,23 @@ func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
 	}
 	slices.Reverse(files)
 	return files, newest, nil
+}
+
+// openLog opens a regular file: at anything else, a fifo say, nobody shall wait.
+func openLog(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // rotated says that f is not the current file any more.

@@ -20,7 +20,8 @@ type stream struct {
 	detach *detachScanner // nil: no keys
 	// onDetach is called when the keys were typed.
 	onDetach func()
-	replay   io.Reader // read before the stream; nil: nothing
+	replay   *replay // read before the stream; nil: nothing
+	replayed bool    // Read's own
 	// ended, when not nil, is closed once the end of the process is on record.
 	// Read's EOF waits for it: who has read all asks for the exit code next.
 	ended <-chan struct{}
@@ -57,12 +58,12 @@ func (s *stream) Write(p []byte) (int, error) {
 
 // Read yields the replayed log, if any, then the live output.
 func (s *stream) Read(p []byte) (int, error) {
-	if s.replay != nil {
+	if !s.replayed && s.replay != nil {
 		n, err := s.replay.Read(p)
 		if n > 0 || err != nil && !errors.Is(err, io.EOF) {
 			return n, err
 		}
-		s.replay = nil
+		s.replayed = true
 	}
 	n, err := s.Stream.Read(p)
 	if err != nil && s.detach != nil && s.detach.done() {
@@ -79,7 +80,12 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // Close detaches.
 func (s *stream) Close() error {
-	s.closeOnce.Do(func() { close(s.closed) })
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		if s.replay != nil {
+			s.replay.Close()
+		}
+	})
 	return s.Stream.Close()
 }
 
