@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -138,11 +140,20 @@ func (s *server) launch(p *process, c stdioConfig, l *Launch, run func(*Launch) 
 	return status, nil
 }
 
+// slotPatience is how long a process being made keeps its slot. One that takes
+// longer is stuck for reasons of its own container (a frozen cgroup, no memory
+// left in it, a slow hook), and is not to hold up the others.
+const slotPatience = 2 * time.Second
+
 // makeProcess calls the runtime.
 func (s *server) makeProcess(l *Launch, run func(*Launch) (*Launched, error)) (launched *Launched, err error) {
 	// A slot bounds the threads that wait for a kernel making namespaces.
 	s.slots <- struct{}{}
-	defer func() { <-s.slots }()
+	var once sync.Once
+	release := func() { once.Do(func() { <-s.slots }) }
+	timer := time.AfterFunc(slotPatience, release)
+	defer release()
+	defer timer.Stop()
 	err = guard(s.log, "start of a process", func() error {
 		launched, err = run(l)
 		return err
