@@ -86,10 +86,7 @@ func hitLimit(u *keeper.Used, limit int64) bool {
 // explainUse reads the cgroup of what runs, and the balance of what has ended.
 func (e *Engine) explainUse(rec *record) (explain.Use, error) {
 	hc := rec.HostConfig
-	u := explain.Use{CPUs: float64(hc.NanoCPUs) / 1e9, MemoryLimit: uint64(max(hc.Memory, 0))}
-	if hc.NanoCPUs == 0 && hc.CPUQuota > 0 && hc.CPUPeriod > 0 {
-		u.CPUs = float64(hc.CPUQuota) / float64(hc.CPUPeriod)
-	}
+	u := explain.Use{CPUs: cpuLimit(hc.NanoCPUs, hc.CPUQuota, hc.CPUPeriod), MemoryLimit: uint64(max(hc.Memory, 0))}
 	if hc.PidsLimit != nil && *hc.PidsLimit > 0 {
 		u.PidsLimit = uint64(*hc.PidsLimit)
 	}

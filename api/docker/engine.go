@@ -65,6 +65,7 @@ type Observation interface {
 	ContainerTop(ctx context.Context, ref, psArgs string) (*container.TopResponse, error)
 	ContainerStats(ctx context.Context, ref string) (*container.StatsResponse, error)
 	ContainerExplain(ctx context.Context, ref string) (*explain.Container, error)
+	Watch(ctx context.Context, every time.Duration, fn func(*engine.Overview) error) error
 	ContainerStatsFollow(ctx context.Context, ref string, fn func(*container.StatsResponse) error) error
 }
 

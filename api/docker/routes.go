@@ -70,6 +70,7 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"GET /berth/system/check":            s.systemCheck,
 		"POST /berth/system/check":           s.systemCheck,
 		"GET /berth/containers/{id}/explain": s.containerExplain,
+		"GET /berth/top":                     s.overview,
 	} {
 		mux.HandleFunc(pattern, s.handle(h))
 	}

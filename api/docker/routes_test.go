@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berth-containers/berth/engine"
 	"github.com/berth-containers/berth/engine/explain"
@@ -84,6 +85,10 @@ func (e *recorder) ContainerList(_ context.Context, opt engine.ListOptions) ([]c
 func (e *recorder) ContainerExplain(_ context.Context, ref string) (*explain.Container, error) {
 	e.note("explain %s", ref)
 	return &explain.Container{ID: ref}, nil
+}
+func (e *recorder) Watch(_ context.Context, every time.Duration, fn func(*engine.Overview) error) error {
+	e.note("watch %s", every)
+	return fn(&engine.Overview{CPUs: 2})
 }
 func (e *recorder) ContainerTop(_ context.Context, ref, args string) (*container.TopResponse, error) {
 	e.note("top %s %s", ref, args)
@@ -269,6 +274,13 @@ func TestTranslation(t *testing.T) {
 	e.calls = nil
 	if _, body := get(t, httpClient(t, socket), "/v1.44/berth/containers/web/explain"); !strings.HasPrefix(body, `{"ID":"web",`) || !slices.Equal(e.calls, []string{"explain web"}) {
 		t.Errorf("explain: %q %v", body, e.calls)
+	}
+	e.calls = nil
+	if _, body := get(t, httpClient(t, socket), "/berth/top?interval=0.5"); !strings.Contains(body, `"CPUs":2`) || !slices.Equal(e.calls, []string{"watch 500ms"}) {
+		t.Errorf("top: %q %v", body, e.calls)
+	}
+	if resp, body := get(t, httpClient(t, socket), "/berth/top?interval=0.1"); resp.StatusCode != 400 {
+		t.Errorf("top too often: %s %q", resp.Status, body)
 	}
 	for _, path := range []string{"/images/a/b/get", "/images/get?names=a/b"} {
 		e.calls = nil

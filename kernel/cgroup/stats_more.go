@@ -71,6 +71,14 @@ func (g *Group) MoreStats() (*MoreStats, error) {
 	return m, g.pressures(m)
 }
 
+// Pressures reads only those of [MoreStats]. They are nil where the kernel does
+// not count them.
+func (g *Group) Pressures() (cpu, memory, io *Pressure, err error) {
+	var m MoreStats
+	err = g.pressures(&m)
+	return m.CPUPressure, m.MemoryPressure, m.IOPressure, err
+}
+
 func (g *Group) pressures(m *MoreStats) error {
 	b := g.unified()
 	if b == nil {

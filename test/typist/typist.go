@@ -30,6 +30,8 @@ type Typist struct {
 	seen bytes.Buffer
 	more *sync.Cond
 	end  bool
+	// screen is what seen has drawn.
+	screen *screen
 }
 
 // Sit starts a command on a new terminal of 30×90.
@@ -50,7 +52,7 @@ func Sit(t testing.TB, cmd *exec.Cmd) *Typist {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Typist{t: t, user: user, tty: tty, cmd: cmd}
+	p := &Typist{t: t, user: user, tty: tty, cmd: cmd, screen: newScreen(30, 90)}
 	p.more = sync.NewCond(&p.mu)
 	p.Resize(30, 90)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
@@ -75,6 +77,7 @@ func (p *Typist) watch() {
 		n, err := p.user.Read(buf[:])
 		p.mu.Lock()
 		p.seen.Write(buf[:n])
+		p.screen.write(buf[:n])
 		p.end = err != nil
 		p.more.Broadcast()
 		p.mu.Unlock()
@@ -89,6 +92,9 @@ func (p *Typist) Resize(rows, cols uint16) {
 	if err := unix.IoctlSetWinsize(int(p.user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
 		p.t.Fatal(err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.screen.vt.Resize(int(cols), int(rows))
 }
 
 // Types types a text.

@@ -129,8 +129,12 @@ func (a *app) logs(ctx context.Context, l *logging, ref string) error {
 }
 
 func newTop(a *app) *cobra.Command {
-	cmd := verb("top CONTAINER [ps OPTIONS]", "Display the running processes of a container", 1, -1,
+	var live bool
+	cmd := verb("top [CONTAINER [ps OPTIONS]]", "Show all containers live, or the running processes of one", 0, -1,
 		func(cmd *cobra.Command, args []string) error {
+			if live || len(args) == 0 {
+				return a.live(cmd.Context(), args)
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -146,6 +150,7 @@ func newTop(a *app) *cobra.Command {
 			}
 			return w.Flush()
 		})
+	cmd.Flags().BoolVar(&live, "live", false, "Show all containers live, or those with CONTAINER in their names, in a view that fills the terminal")
 	cmd.Flags().SetInterspersed(false)
 	cmd.ValidArgsFunction = a.completeContainer(isRunning)
 	return cmd
