@@ -41,7 +41,6 @@ func refuseHostConfig(hc *container.HostConfig) error {
 		set  bool
 		flag string
 	}{
-		{len(hc.VolumesFrom) > 0, "--volumes-from"},
 		{len(hc.Links) > 0, "--link"},
 		{hc.Cgroup != "", "a cgroup shared with another container"},
 		{len(hc.StorageOpt) > 0, "--storage-opt"},

@@ -94,7 +94,12 @@ func TestParseBind(t *testing.T) {
 		"/src:/dst:ro,rslave": "bind /src /dst ro rslave",
 		"/dst":                "volume  /dst rw ",
 		"/src:/dst:rw,z":      "bind /src /dst rw rprivate",
-		"data:/dst":           "unsupported",
+		"data:/dst":           "volume  /dst rw ",
+		"data:/dst:ro,nocopy": "volume  /dst ro ",
+		"data:/dst:rslave":    "invalid",
+		"d:/dst":              "invalid",
+		"./data:/dst":         "invalid",
+		"/src:/dst:nocopy":    "invalid",
 		"/src:dst":            "invalid",
 		"/src:/":              "invalid",
 		"/src:/dst:wild":      "invalid",
@@ -121,7 +126,7 @@ func TestParseMountsOrderAndDuplicates(t *testing.T) {
 		Binds: []string{"/b:/z/inner", "/a:/z"}, Tmpfs: map[string]string{"/tmpfs": ""},
 		Mounts: []mount.Mount{{Type: mount.TypeBind, Source: "/", Target: "/covered", ReadOnly: true}},
 	}
-	list, err := parseMounts(cfg, hc)
+	list, err := parseMounts(cfg, hc, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,11 +138,11 @@ func TestParseMountsOrderAndDuplicates(t *testing.T) {
 		t.Errorf("destinations %v, want %v", dests, want)
 	}
 	hc.Tmpfs["/z"] = ""
-	if _, err := parseMounts(cfg, hc); !errors.Is(err, errdefs.ErrInvalid) {
+	if _, err := parseMounts(cfg, hc, nil); !errors.Is(err, errdefs.ErrInvalid) {
 		t.Errorf("duplicate mount point: %v", err)
 	}
 	hc = &container.HostConfig{Mounts: []mount.Mount{{Type: mount.TypeBind, Source: "/no/such", Target: "/x"}}}
-	if _, err := parseMounts(cfg, hc); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := parseMounts(cfg, hc, nil); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("missing --mount source: %v", err)
 	}
 }
@@ -248,7 +253,6 @@ func TestUlimitsAreClampedWithWarning(t *testing.T) {
 func TestUnsupportedIsNamed(t *testing.T) {
 	yes := true
 	for flag, hc := range map[string]*container.HostConfig{
-		"--volumes-from":  {VolumesFrom: []string{"x"}},
 		"--link":          {Links: []string{"x"}},
 		"--storage-opt":   {StorageOpt: map[string]string{"size": "1g"}},
 		"--init":          {Init: &yes},

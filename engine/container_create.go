@@ -102,7 +102,11 @@ func (e *Engine) newRecord(req *container.CreateRequest, img *image.Image) (*rec
 	if err != nil {
 		return nil, nil, err
 	}
-	if rec.Mounts, err = parseMounts(cfg, hc); err != nil {
+	inherited, err := e.inheritMounts(hc.VolumesFrom)
+	if err != nil {
+		return nil, nil, err
+	}
+	if rec.Mounts, err = parseMounts(cfg, hc, inherited); err != nil {
 		return nil, nil, err
 	}
 	if rec.Path, rec.Args, err = commandLine(cfg); err != nil {
@@ -243,13 +247,13 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 	}
 	undo.add(func() { os.RemoveAll(c.dir) })
 	fault.Here(fault.CreateDir)
-	if err := e.nameVolumes(rec); err != nil {
+	if err := e.nameMounts(ctx, rec); err != nil {
 		return err
 	}
 	if err := rec.save(c.dir); err != nil {
 		return err
 	}
-	undo.add(func() { e.removeVolumes(rec) })
+	undo.add(func() { e.removeVolumes(rec, true) })
 	fault.Here(fault.CreateRecord)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.prepareSnapshot(gctx, rec, img) })
@@ -259,7 +263,10 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 		return err
 	}
 	fault.Here(fault.CreateMounts)
-	if err := c.update(func(r *record) { r.State.Status = stateCreated }); err != nil {
+	err := c.update(func(r *record) {
+		r.State.Status, r.Mounts = stateCreated, settledMounts(r.Mounts)
+	})
+	if err != nil {
 		return err
 	}
 	fault.Here(fault.CreateDone)

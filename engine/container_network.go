@@ -117,6 +117,7 @@ func (e *Engine) releaseRun(ctx context.Context, c *ctr) error {
 	if rec.HostConfig.IpcMode.IsShareable() {
 		errs = append(errs, e.removeShm(c.id))
 	}
+	errs = append(errs, e.unmountVolumes(rec))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("release what container %s held: %w", short(c.id), err)
 	}

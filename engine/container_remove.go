@@ -85,12 +85,10 @@ func (e *Engine) takeApart(ctx context.Context, c *ctr, volumes bool) error {
 		return err
 	}
 	fault.Here(fault.RemoveSnapshot)
-	if volumes {
-		if err := e.removeVolumes(c.rec); err != nil {
-			return err
-		}
-		fault.Here(fault.RemoveVolumes)
+	if err := e.removeVolumes(c.rec, volumes); err != nil {
+		return err
 	}
+	fault.Here(fault.RemoveVolumes)
 	return e.removeDir(ctx, c.dir)
 }
 

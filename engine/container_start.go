@@ -168,13 +168,19 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	}
 	src.pidns, src.ipcns, src.netns = joins.path(joins.pid), joins.path(joins.ipc), joins.path(joins.net)
 
+	undo.add(func() { e.releaseRun(context.WithoutCancel(ctx), c) })
+	sources, err := e.openMounts(ctx, rec)
+	if err != nil {
+		return keeper.Status{}, err
+	}
+	defer sources.close()
+	src.mountSources = sources.paths
 	var rootfs *os.File
-	undo.add(func() { // runs last
+	undo.add(func() { // runs first
 		if rootfs != nil {
 			rootfs.Close()
 		}
 	})
-	undo.add(func() { e.releaseRun(context.WithoutCancel(ctx), c) })
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		if rootfs, err = e.images.MountDetached(ctx, rec.ID); err != nil {

@@ -258,7 +258,7 @@ func TestCreateFailures(t *testing.T) {
 		{"bad name", "a/b", request("true"), errdefs.ErrInvalid, "invalid container name"},
 		{"memory", "", change(func(r *container.CreateRequest) { r.HostConfig.Memory = 1 << 20 }), errdefs.ErrInvalid, "minimum memory limit allowed is 6MB"},
 		{"network", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "mesh" }), errdefs.ErrInvalid, "network mesh not found"},
-		{"volume", "", change(func(r *container.CreateRequest) { r.HostConfig.Binds = []string{"data:/data"} }), errdefs.ErrUnsupported, "named volume"},
+		{"volume", "", change(func(r *container.CreateRequest) { r.HostConfig.Binds = []string{"da ta:/data"} }), errdefs.ErrInvalid, "invalid characters"},
 		{"join", "", change(func(r *container.CreateRequest) { r.HostConfig.NetworkMode = "container:none" }), errdefs.ErrInvalid, "no such container: none"},
 		{"no command", "", change(func(r *container.CreateRequest) { r.Cmd, r.Entrypoint = nil, []string{""} }), nil, ""},
 		{"sysctl of the host", "", change(func(r *container.CreateRequest) { r.HostConfig.Sysctls = map[string]string{"kernel.panic": "1"} }), errdefs.ErrInvalid, "kernel.panic"},

@@ -26,6 +26,7 @@ import (
 	"github.com/berth-containers/berth/image"
 	"github.com/berth-containers/berth/keeper"
 	"github.com/berth-containers/berth/network"
+	"github.com/berth-containers/berth/volume"
 )
 
 // Config says where the engine lives and what its defaults are. The zero value
@@ -106,6 +107,7 @@ type Engine struct {
 	id   string // of this installation, 64 hex digits
 
 	images     *image.Store
+	volumes    *volume.Store
 	nets       *network.Store
 	keeper     *keeperLink
 	logWatch   *logWatch
@@ -144,6 +146,9 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if err := e.loadContainers(); err != nil {
 		return nil, err
 	}
+	if err := e.adoptVolumes(); err != nil {
+		return nil, fmt.Errorf("reconcile volumes: %w", err)
+	}
 	if err := e.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("reconcile containers: %w", err)
 	}
@@ -170,6 +175,9 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 		Users:        e.imageUsers, Log: e.log, MaxLayerSize: e.cfg.MaxLayerSize, MaxLayerFiles: e.cfg.MaxLayerFiles,
 	})
 	if err != nil {
+		return err
+	}
+	if e.volumes, err = volume.Open(volume.Options{Root: e.volumesDir(), Log: e.log}); err != nil {
 		return err
 	}
 	if e.nets, err = e.openNetworks(ctx); err != nil {
@@ -238,6 +246,9 @@ func (e *Engine) Close() error {
 	}
 	if e.nets != nil {
 		errs = append(errs, e.nets.Close())
+	}
+	if e.volumes != nil {
+		errs = append(errs, e.volumes.Close())
 	}
 	if e.images != nil {
 		errs = append(errs, e.images.Close())

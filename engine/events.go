@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/berth-containers/berth/volume"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -192,6 +193,15 @@ func (e *Engine) emitImage(action events.Action, id, name string) {
 func (e *Engine) emitNetwork(action events.Action, networkID, name, containerID string) {
 	e.events.emit(events.NetworkEventType, action, networkID,
 		map[string]string{"container": containerID, "name": name, "type": name})
+}
+
+// emitVolume publishes an event of a volume.
+func (e *Engine) emitVolume(action events.Action, name string, attrs map[string]string) {
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	attrs["driver"] = volume.DriverLocal
+	e.events.emit(events.VolumeEventType, action, name, attrs)
 }
 
 // execAction is an exec event's action, which by Docker's custom carries the

@@ -200,7 +200,7 @@ func (e *Engine) ImagePrune(ctx context.Context, f Filters) (*imagetypes.PruneRe
 func (e *Engine) imageUsers(id digest.Digest) []image.User {
 	var users []image.User
 	for _, c := range e.containers.all() {
-		if rec := c.snapshot(); rec.ImageID == id {
+		if rec := c.snapshot(); rec.ImageID == id || mountsImage(rec, id) {
 			users = append(users, image.User{ContainerID: c.id, Running: rec.State.active()})
 		}
 	}

@@ -139,7 +139,7 @@ func (e *Engine) Version(context.Context) (*system.VersionResponse, error) {
 	}, nil
 }
 
-// DiskUsage sums up what images and containers take on disk.
+// DiskUsage sums up what images, containers and volumes take on disk.
 func (e *Engine) DiskUsage(ctx context.Context) (*system.DiskUsage, error) {
 	images, err := e.imageUsage(ctx)
 	if err != nil {
@@ -149,7 +149,11 @@ func (e *Engine) DiskUsage(ctx context.Context) (*system.DiskUsage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &system.DiskUsage{ImageUsage: images, ContainerUsage: containers}, nil
+	volumes, err := e.volumeUsage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &system.DiskUsage{ImageUsage: images, ContainerUsage: containers, VolumeUsage: volumes}, nil
 }
 
 func (e *Engine) imageUsage(ctx context.Context) (*imagetypes.DiskUsage, error) {

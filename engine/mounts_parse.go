@@ -4,19 +4,22 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/volume"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 )
 
 // parseMounts turns the three ways to ask for a bind or volume (HostConfig.Binds,
 // HostConfig.Mounts, Config.Volumes) into mount points sorted by destination,
-// so that a mount inside another comes after it. Sources of anonymous volumes
-// are left empty. tmpfs is not among them, see tmpfsMounts.
-func parseMounts(cfg *container.Config, hc *container.HostConfig) ([]mountPoint, error) {
+// so that a mount inside another comes after it. inherited are those of
+// --volumes-from, which the container's own take the place of. Sources of
+// volumes are left empty. tmpfs is not among them, see tmpfsMounts.
+func parseMounts(cfg *container.Config, hc *container.HostConfig, inherited []mountPoint) ([]mountPoint, error) {
 	var list []mountPoint
 	for _, raw := range hc.Binds {
 		m, err := parseBind(raw)
@@ -41,6 +44,11 @@ func parseMounts(cfg *container.Config, hc *container.HostConfig) ([]mountPoint,
 	}
 	if err := refuseDuplicates(list, tmpfs); err != nil {
 		return nil, err
+	}
+	for _, m := range inherited {
+		if !covered(list, tmpfs, m.Destination) {
+			list = append(list, m)
+		}
 	}
 	for dest := range cfg.Volumes {
 		m, err := imageVolume(dest)
@@ -109,10 +117,13 @@ func parseBind(raw string) (mountPoint, error) {
 	if source == "" {
 		return anonymousVolume(dest), nil
 	}
-	if !path.IsAbs(source) {
-		return mountPoint{}, errNamedVolume(source)
-	}
 	m := bindPoint(source, dest)
+	if !path.IsAbs(source) {
+		if err := volume.CheckName(source); err != nil {
+			return mountPoint{}, fmt.Errorf("volume %s: %w", raw, err)
+		}
+		m = volumePoint(source, dest)
+	}
 	m.Mode = mode
 	if err := applyBindMode(&m, mode); err != nil {
 		return bad(err.Error())
@@ -120,7 +131,7 @@ func parseBind(raw string) (mountPoint, error) {
 	return m, nil
 }
 
-// applyBindMode reads the comma separated third part of a bind.
+// applyBindMode reads the comma separated third part of a bind or volume.
 func applyBindMode(m *mountPoint, mode string) error {
 	if mode == "" {
 		return nil
@@ -129,11 +140,13 @@ func applyBindMode(m *mountPoint, mode string) error {
 		switch {
 		case opt == "ro":
 			m.RW = false
-		case opt == "rw", opt == "nocopy", opt == "consistent", opt == "cached", opt == "delegated":
+		case opt == "nocopy" && m.Type == mount.TypeVolume:
+			m.NoCopy = true
+		case opt == "rw", opt == "consistent", opt == "cached", opt == "delegated":
 		case opt == "z", opt == "Z":
 			// SELinux relabelling; no host this engine runs on has SELinux
 			// yet, and Docker too ignores it then.
-		case slices.Contains(mount.Propagations, mount.Propagation(opt)):
+		case m.Type == mount.TypeBind && slices.Contains(mount.Propagations, mount.Propagation(opt)):
 			m.Propagation = mount.Propagation(opt)
 		default:
 			return fmt.Errorf("invalid mode %s", mode)
@@ -155,17 +168,10 @@ func parseMountSpec(spec *mount.Mount) (mountPoint, error) {
 	case mount.TypeBind:
 		return parseBindSpec(spec, dest, bad)
 	case mount.TypeVolume:
-		if spec.Source != "" {
-			return mountPoint{}, errNamedVolume(spec.Source)
-		}
-		if spec.ReadOnly {
-			return bad("an anonymous volume cannot be read-only")
-		}
-		if o := spec.VolumeOptions; o != nil && (o.DriverConfig != nil || o.Subpath != "") {
-			return mountPoint{}, errUnsupported("--mount volume-driver, volume-opt and volume-subpath")
-		}
-		return anonymousVolume(dest), nil
-	case mount.TypeImage, mount.TypeCluster, mount.TypeNamedPipe:
+		return parseVolumeSpec(spec, dest, bad)
+	case mount.TypeImage:
+		return parseImageSpec(spec, dest, bad)
+	case mount.TypeCluster, mount.TypeNamedPipe:
 		return mountPoint{}, errUnsupported(fmt.Sprintf("--mount type=%s", spec.Type))
 	}
 	return bad("mount type unknown")
@@ -198,6 +204,49 @@ func parseBindSpec(spec *mount.Mount, dest string, bad func(string) (mountPoint,
 	return m, nil
 }
 
+// parseVolumeSpec reads --mount type=volume.
+func parseVolumeSpec(spec *mount.Mount, dest string, bad func(string) (mountPoint, error)) (mountPoint, error) {
+	opt := spec.VolumeOptions
+	if opt == nil {
+		opt = &mount.VolumeOptions{}
+	}
+	m := anonymousVolume(dest)
+	if spec.Source != "" {
+		if err := volume.CheckName(spec.Source); err != nil {
+			return bad(err.Error())
+		}
+		m = volumePoint(spec.Source, dest)
+	} else if opt.Subpath != "" {
+		return bad("must not set Subpath when using anonymous volumes")
+	}
+	if opt.Subpath != "" && !filepath.IsLocal(opt.Subpath) {
+		return bad(fmt.Sprintf("subpath %q must be a relative path within the volume", opt.Subpath))
+	}
+	m.RW, m.NoCopy, m.Subpath, m.labels = !spec.ReadOnly, opt.NoCopy, opt.Subpath, opt.Labels
+	if d := opt.DriverConfig; d != nil {
+		if d.Name != "" && d.Name != volume.DriverLocal {
+			return mountPoint{}, errUnsupported("--mount volume-driver=" + d.Name)
+		}
+		m.driverOptions = d.Options
+	}
+	return m, nil
+}
+
+// parseImageSpec reads --mount type=image: another image's files, read-only.
+func parseImageSpec(spec *mount.Mount, dest string, bad func(string) (mountPoint, error)) (mountPoint, error) {
+	if spec.Source == "" {
+		return bad("field Source must not be empty")
+	}
+	m := mountPoint{MountPoint: container.MountPoint{Type: mount.TypeImage, Source: spec.Source, Destination: dest}}
+	if opt := spec.ImageOptions; opt != nil && opt.Subpath != "" {
+		if !filepath.IsLocal(opt.Subpath) {
+			return bad(fmt.Sprintf("subpath %q must be a relative path within the image", opt.Subpath))
+		}
+		m.Subpath = opt.Subpath
+	}
+	return m, nil
+}
+
 func bindPoint(source, dest string) mountPoint {
 	return mountPoint{MountPoint: container.MountPoint{
 		Type: mount.TypeBind, Source: path.Clean(source), Destination: dest, RW: true,
@@ -205,10 +254,16 @@ func bindPoint(source, dest string) mountPoint {
 	}}
 }
 
-func anonymousVolume(dest string) mountPoint {
-	return mountPoint{Anonymous: true, MountPoint: container.MountPoint{
-		Type: mount.TypeVolume, Destination: dest, Driver: "local", RW: true,
+func volumePoint(name, dest string) mountPoint {
+	return mountPoint{MountPoint: container.MountPoint{
+		Type: mount.TypeVolume, Name: name, Destination: dest, Driver: volume.DriverLocal, RW: true,
 	}}
+}
+
+func anonymousVolume(dest string) mountPoint {
+	m := volumePoint("", dest)
+	m.Anonymous = true
+	return m
 }
 
 // imageVolume reads a key of Config.Volumes: a path in the container.
@@ -230,9 +285,4 @@ func cleanDestination(dest string) (string, error) {
 		return "", fmt.Errorf("destination cannot be /")
 	}
 	return clean, nil
-}
-
-func errNamedVolume(name string) error {
-	return errdefs.WithHint(fmt.Errorf("named volume %q: %w", name, errdefs.ErrUnsupported),
-		"use an absolute host path instead of a volume's name")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/berth-containers/berth/keeper"
 	"github.com/berth-containers/berth/kernel/cgroup"
 	"github.com/berth-containers/berth/network"
+	"github.com/berth-containers/berth/volume"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,7 @@ func Purge(ctx context.Context, cfg Config) error {
 		network.Purge(ctx, cfg.networkOptions()),
 		removeCgroups(cfg.CgroupParent),
 		unmountAll(filepath.Join(cfg.RunRoot, "shm")),
+		volume.UnmountAll(filepath.Join(cfg.StateRoot, "volumes")),
 		removeEntries(cfg.RunRoot, runRootEntries),
 		removeEntries(cfg.StateRoot, stateRootEntries))
 	if err != nil {

@@ -58,8 +58,18 @@ type mountPoint struct {
 	NonRecursive bool `json:",omitempty"`
 	// ReadOnlyNonRecursive leaves mounts below a read-only bind writable.
 	ReadOnlyNonRecursive bool `json:",omitempty"`
-	// Subpath is the directory within a volume.
+	// Subpath is the directory within a volume or an image.
 	Subpath string `json:",omitempty"`
+	// NoCopy leaves an empty volume empty whatever the image has at its place.
+	NoCopy bool `json:",omitempty"`
+	// Fresh: the volume is made with the container. It is only set until the
+	// container is created, so that a creation cut short takes the volume along.
+	Fresh bool `json:",omitempty"`
+	// ImageID is the image a mount of type image shows.
+	ImageID digest.Digest `json:",omitempty"`
+
+	// What a volume is created with if it does not exist.
+	driverOptions, labels map[string]string
 }
 
 // save writes the record to dir. There is no fsync: rename keeps it whole

@@ -23,6 +23,9 @@ type specSources struct {
 	netns, pidns, ipcns string
 	// shm is the host directory bound at /dev/shm; empty mounts a tmpfs.
 	shm string
+	// mountSources are what is bound at a destination in place of the mount
+	// point's own source.
+	mountSources map[string]string
 	// etc are the host's paths of files bound at /etc/NAME.
 	etc map[string]string
 	// hostDevices are the host's device nodes, only for privileged containers.

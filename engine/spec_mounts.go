@@ -89,7 +89,7 @@ func userMounts(in *specSources) ([]specs.Mount, error) {
 	var list []specs.Mount
 	taken := map[string]bool{}
 	for i := range in.rec.Mounts {
-		m := bindMount(&in.rec.Mounts[i])
+		m := bindMount(&in.rec.Mounts[i], in.mountSources)
 		taken[m.Destination] = true
 		list = append(list, m)
 	}
@@ -113,7 +113,7 @@ func userMounts(in *specSources) ([]specs.Mount, error) {
 }
 
 // bindMount writes a bind or volume in OCI's words.
-func bindMount(m *mountPoint) specs.Mount {
+func bindMount(m *mountPoint, sources map[string]string) specs.Mount {
 	opts := []string{"rbind"}
 	if m.NonRecursive {
 		opts[0] = "bind"
@@ -129,7 +129,11 @@ func bindMount(m *mountPoint) specs.Mount {
 	if m.Propagation == "" {
 		opts[len(opts)-1] = string(mount.PropagationRPrivate)
 	}
-	return specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: opts}
+	source := m.Source
+	if other, ok := sources[m.Destination]; ok {
+		source = other
+	}
+	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: opts}
 }
 
 // rootPropagation is what the root must be so that the binds' propagation can

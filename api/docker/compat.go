@@ -151,6 +151,9 @@ func usageFor(v version, u *system.DiskUsage, verbose bool) any {
 		if u.ContainerUsage != nil {
 			old.Containers = append(old.Containers, u.ContainerUsage.Items...)
 		}
+		if u.VolumeUsage != nil {
+			old.Volumes = append(old.Volumes, u.VolumeUsage.Items...)
+		}
 		if v < 52 {
 			return old
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -28,6 +29,7 @@ type Engine interface {
 	Images
 	Registries
 	Networks
+	Volumes
 	System
 	Upkeep
 }
@@ -113,6 +115,15 @@ type Registries interface {
 type Networks interface {
 	NetworkList(ctx context.Context, f engine.Filters) ([]network.Summary, error)
 	NetworkInspect(ctx context.Context, ref string) (*network.Inspect, error)
+}
+
+// Volumes makes, describes and removes named storage.
+type Volumes interface {
+	VolumeCreate(ctx context.Context, req *volume.CreateRequest) (*volume.Volume, error)
+	VolumeInspect(ctx context.Context, name string) (*volume.Volume, error)
+	VolumeList(ctx context.Context, f engine.Filters) ([]volume.Volume, error)
+	VolumeRemove(ctx context.Context, name string, force bool) error
+	VolumePrune(ctx context.Context, f engine.Filters) (*volume.PruneReport, error)
 }
 
 // System describes the engine and its host.

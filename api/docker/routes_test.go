@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -142,6 +143,26 @@ func (e *recorder) ImageInspect(_ context.Context, ref string) (*image.InspectRe
 	return &image.InspectResponse{ID: "sha256:aa", Size: 7}, nil
 }
 
+func (e *recorder) VolumeCreate(_ context.Context, req *volume.CreateRequest) (*volume.Volume, error) {
+	e.note("volume create %s %s %v %v", req.Name, req.Driver, req.DriverOpts, req.Labels)
+	return &volume.Volume{Name: "v1"}, nil
+}
+func (e *recorder) VolumeInspect(_ context.Context, name string) (*volume.Volume, error) {
+	return nil, notFound("get %s: no such volume", name)
+}
+func (e *recorder) VolumeList(_ context.Context, f engine.Filters) ([]volume.Volume, error) {
+	e.note("volume list %v", f)
+	return nil, nil
+}
+func (e *recorder) VolumeRemove(_ context.Context, name string, force bool) error {
+	e.note("volume remove %s %v", name, force)
+	return nil
+}
+func (e *recorder) VolumePrune(_ context.Context, f engine.Filters) (*volume.PruneReport, error) {
+	e.note("volume prune %v", f)
+	return &volume.PruneReport{VolumesDeleted: []string{"v1"}, SpaceReclaimed: 5}, nil
+}
+
 func number(n *int) string {
 	if n == nil {
 		return "-"
@@ -222,6 +243,28 @@ func TestTranslation(t *testing.T) {
 		}},
 		{"resize web 24 80", func() error {
 			_, err := c.ContainerResize(ctx, "web", client.ContainerResizeOptions{Height: 24, Width: 80})
+			return err
+		}},
+		{"volume create data local map[o:bind] map[a:b]", func() error {
+			got, err := c.VolumeCreate(ctx, client.VolumeCreateOptions{Name: "data", Driver: "local", DriverOpts: map[string]string{"o": "bind"}, Labels: map[string]string{"a": "b"}})
+			if err == nil && got.Volume.Name != "v1" {
+				err = fmt.Errorf("answer %+v", got)
+			}
+			return err
+		}},
+		{"volume list map[dangling:map[true:true]]", func() error {
+			_, err := c.VolumeList(ctx, client.VolumeListOptions{Filters: make(client.Filters).Add("dangling", "true")})
+			return err
+		}},
+		{"volume remove data true", func() error {
+			_, err := c.VolumeRemove(ctx, "data", client.VolumeRemoveOptions{Force: true})
+			return err
+		}},
+		{"volume prune map[all:map[true:true]]", func() error {
+			got, err := c.VolumePrune(ctx, client.VolumePruneOptions{All: true})
+			if err == nil && got.Report.SpaceReclaimed != 5 {
+				err = fmt.Errorf("answer %+v", got)
+			}
 			return err
 		}},
 		{"export web", func() error {

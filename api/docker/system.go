@@ -10,7 +10,6 @@ import (
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/swarm"
-	"github.com/moby/moby/api/types/volume"
 )
 
 // ping answers GET and HEAD /_ping; the headers tell the client which API
@@ -151,21 +150,6 @@ func (s *Server) networkInspect(w *response, r *request) error {
 // there are, and they are never pruned.
 func (s *Server) networkPrune(w *response, _ *request) error {
 	return reply(w, http.StatusOK, network.PruneReport{NetworksDeleted: []string{}})
-}
-
-// volumeList answers GET /volumes: there are none.
-func (s *Server) volumeList(w *response, _ *request) error {
-	return reply(w, http.StatusOK, volume.ListResponse{Volumes: []volume.Volume{}, Warnings: []string{}})
-}
-
-// volumeInspect answers GET /volumes/{name}: there are none.
-func (s *Server) volumeInspect(_ *response, r *request) error {
-	return notFound("get %s: no such volume", r.PathValue("name"))
-}
-
-// volumePrune answers POST /volumes/prune: there are none.
-func (s *Server) volumePrune(w *response, _ *request) error {
-	return reply(w, http.StatusOK, volume.PruneReport{VolumesDeleted: []string{}})
 }
 
 // buildPrune answers POST /build/prune: there is no build cache.

@@ -447,7 +447,6 @@ func testErrors(t *testing.T, d *daemon) {
 	d.fails(t, 1, "running", "rm", id)
 	d.fails(t, 1, "remove image busybox: container", "rmi", "busybox")
 	d.fails(t, 125, "memory", "run", "--network", "none", "-m", "1k", "busybox", "true")
-	d.fails(t, 1, "not supported by this version of Berth", "volume", "create", "v")
 	d.fails(t, 1, "not supported by this version of Berth", "network", "create", "n")
 	d.fails(t, 1, "not supported by this version of Berth", "cp", id+":/etc/passwd", "-")
 	d.fails(t, 1, "not supported by this version of Berth", "diff", id)
@@ -459,8 +458,26 @@ func testSystem(t *testing.T, d *daemon) {
 	if df := d.ok(t, "system", "df"); !strings.Contains(df, "Images") {
 		t.Errorf("df: %s", df)
 	}
-	expect(t, "volumes", d.ok(t, "volume", "ls", "-q"), "")
+	testVolumes(t, d)
 	d.ok(t, "system", "prune", "-f")
+}
+
+// testVolumes: named volumes as the docker command makes, lists and removes
+// them.
+func testVolumes(t *testing.T, d *daemon) {
+	expect(t, "volumes", d.ok(t, "volume", "ls", "-q"), "")
+	expect(t, "volume create", d.ok(t, "volume", "create", "--label", "a=b", "v"), "v")
+	d.ok(t, "run", "--rm", "--network", "none", "-v", "v:/v", "busybox", "sh", "-c", "echo kept > /v/f")
+	expect(t, "content", d.ok(t, "run", "--rm", "--network", "none", "--mount", "type=volume,src=v,dst=/v,readonly", "busybox", "cat", "/v/f"), "kept")
+	expect(t, "volume ls", d.ok(t, "volume", "ls", "--filter", "label=a", "--format", "{{.Driver}} {{.Name}} {{.Labels}}"), "local v a=b")
+	user := d.run(t, "--volumes-from", d.run(t, "-v", "v:/v", "busybox", "sleep", "1000"), "busybox", "sleep", "1000")
+	d.fails(t, 1, "volume is in use", "volume", "rm", "v")
+	expect(t, "inherited", d.ok(t, "exec", user, "cat", "/v/f"), "kept")
+	d.ok(t, "rm", "-f", user)
+	if df := d.ok(t, "system", "df", "-v"); !strings.Contains(df, "Local Volumes space usage") {
+		t.Errorf("df -v: %s", df)
+	}
+	d.fails(t, 1, "no such volume", "volume", "inspect", "w")
 }
 
 // testEngineRestart: the engine is killed while a container counts; it counts

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,18 @@ func (f *filterFlag) String() string {
 	}
 	text, _ := json.Marshal(f.Filters)
 	return string(text)
+}
+
+// text lists the filters for people, a line each.
+func (f *filterFlag) text() string {
+	var lines []string
+	for name, values := range f.Filters {
+		for v := range values {
+			lines = append(lines, "  - "+name+"="+v+"\n")
+		}
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "")
 }
 
 func (f *filterFlag) Set(v string) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/spf13/cobra"
 
 	"github.com/berth-containers/berth/cmd/berth/internal/client"
@@ -32,7 +33,7 @@ func newInspect(a *app) *cobra.Command {
 	cmd.Flags().StringVarP(&i.format, "format", "f", "", inspectFormatHelp)
 	cmd.Flags().StringVar(&i.kind, "type", "", "Only inspect objects of the given type")
 	cmd.Flags().BoolVarP(&i.size, "size", "s", false, "Display total file sizes if the type is container")
-	completeFlag(cmd, "type", fixed("container", "image", "network"))
+	completeFlag(cmd, "type", fixed("container", "image", "network", "volume"))
 	cmd.ValidArgsFunction = a.completeContainers(anyState)
 	return cmd
 }
@@ -42,6 +43,7 @@ func newInspectOf(a *app, kind string) *cobra.Command {
 	i := inspection{kind: kind}
 	cmd := verb("inspect [OPTIONS] "+map[string]string{
 		"container": "CONTAINER [CONTAINER...]", "image": "IMAGE [IMAGE...]", "network": "NETWORK [NETWORK...]",
+		"volume": "VOLUME [VOLUME...]",
 	}[kind], "Display detailed information on one or more "+kind+"s", 1, -1,
 		func(cmd *cobra.Command, args []string) error { return a.inspect(cmd.Context(), &i, args) })
 	cmd.Flags().StringVarP(&i.format, "format", "f", "", inspectFormatHelp)
@@ -54,6 +56,8 @@ func newInspectOf(a *app, kind string) *cobra.Command {
 	case "network":
 		cmd.Flags().BoolVarP(&i.verbose, "verbose", "v", false, "Verbose output for diagnostics")
 		cmd.ValidArgsFunction = a.completeNetworks
+	case "volume":
+		cmd.ValidArgsFunction = a.completeVolumes
 	}
 	return cmd
 }
@@ -76,6 +80,9 @@ func (i *inspection) kinds() []kindOf {
 		{"network", func(ctx context.Context, c *client.Client, ref string) (json.RawMessage, error) {
 			return c.NetworkInspect(ctx, ref, i.verbose)
 		}, func() any { return &network.Inspect{} }},
+		{"volume", func(ctx context.Context, c *client.Client, ref string) (json.RawMessage, error) {
+			return c.VolumeInspect(ctx, ref)
+		}, func() any { return &volume.Volume{} }},
 	}
 }
 
@@ -93,7 +100,7 @@ func (a *app) inspect(ctx context.Context, i *inspection, refs []string) error {
 			}
 		}
 		if kinds = chosen; kinds == nil {
-			return fmt.Errorf("%q is not a valid value for --type: want container, image or network", i.kind)
+			return fmt.Errorf("%q is not a valid value for --type: want container, image, network or volume", i.kind)
 		}
 	}
 	var found []json.RawMessage

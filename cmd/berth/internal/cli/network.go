@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"context"
+	"fmt"
 	"sort"
 
 	"github.com/spf13/cobra"
 
+	"github.com/berth-containers/berth/cmd/berth/internal/client"
 	"github.com/berth-containers/berth/cmd/berth/internal/render"
 )
 
@@ -41,6 +44,39 @@ func newNetworkLs(a *app) *cobra.Command {
 	return cmd
 }
 
+func newNetworkPrune(a *app) *cobra.Command {
+	var p pruning
+	cmd := verb("prune [OPTIONS]", "Remove all unused networks", 0, 0, func(cmd *cobra.Command, _ []string) error {
+		if ok, err := a.confirm(p.force, "This will remove all custom networks not used by at least one container."); !ok {
+			return err
+		}
+		_, err := a.pruneNetworks(cmd.Context(), p.filter.Filters)
+		return err
+	})
+	p.addFlags(cmd)
+	return cmd
+}
+
+// pruneNetworks returns what that frees on disk: nothing to speak of.
+func (a *app) pruneNetworks(ctx context.Context, f client.Filters) (uint64, error) {
+	c, err := a.client()
+	if err != nil {
+		return 0, err
+	}
+	report, err := c.NetworkPrune(ctx, f)
+	if err != nil {
+		return 0, err
+	}
+	if len(report.NetworksDeleted) > 0 {
+		fmt.Fprintln(a.out, "Deleted Networks:")
+		for _, name := range report.NetworksDeleted {
+			fmt.Fprintln(a.out, name)
+		}
+		fmt.Fprintln(a.out)
+	}
+	return 0, nil
+}
+
 func newNetworkGroup(a *app) *cobra.Command {
-	return group("network", "Manage networks", newInspectOf(a, "network"), newNetworkLs(a))
+	return group("network", "Manage networks", newInspectOf(a, "network"), newNetworkLs(a), newNetworkPrune(a))
 }

@@ -32,6 +32,7 @@ func commands() []command {
 
 		{"container", groupNouns, newContainerGroup}, {"image", groupNouns, newImageGroup},
 		{"network", groupNouns, newNetworkGroup}, {"system", groupNouns, newSystemGroup},
+		{"volume", groupNouns, newVolumeGroup},
 
 		{"attach", groupOther, newAttach}, {"commit", groupOther, newCommit}, {"create", groupOther, newCreate},
 		{"events", groupOther, newEvents}, {"export", groupOther, newExport}, {"history", groupOther, newHistory},

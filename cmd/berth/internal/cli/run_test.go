@@ -227,7 +227,7 @@ func TestUsageMistakes(t *testing.T) {
 		"container nosuch":          {1, "berth: unknown command: berth container nosuch\nhint: see 'berth container --help'\n"},
 		"logs --since tomorrow x":   {1, "berth: invalid time \"tomorrow\": want a date like 2013-01-02T13:23:37Z, seconds since 1970 or a duration like 10m\n"},
 		"update x":                  {1, "berth: you must provide one or more flags when using this command\nhint: see 'berth update --help'\n"},
-		"inspect --type volume x":   {1, "berth: \"volume\" is not a valid value for --type: want container, image or network\n"},
+		"inspect --type secret x":   {1, "berth: \"secret\" is not a valid value for --type: want container, image, network or volume\n"},
 		"-H foo ps":                 {1, "berth: invalid engine address \"foo\": want unix:///path or tcp://host:port\n"},
 		"tag x y@sha256:0":          {1, "berth: refusing to create a tag with a digest reference\n"},
 		"pull -a x:y":               {1, "berth: tag can't be used with --all-tags/-a\n"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -106,7 +107,7 @@ func newSystemDf(a *app) *cobra.Command {
 	return cmd
 }
 
-// diskUsage prints every image and container.
+// diskUsage prints every image, container and volume.
 func (a *app) diskUsage(usage *client.DiskUsage, format string) error {
 	details := render.NewDiskUsageDetails(usage, render.IsTable(format), time.Now())
 	if format != "" && format != "table" {
@@ -117,34 +118,65 @@ func (a *app) diskUsage(usage *client.DiskUsage, format string) error {
 		return err
 	}
 	fmt.Fprint(a.out, "\nContainers space usage:\n\n")
-	return render.Rows(a.out, "", render.DiskUsageContainerTable, render.ContainerHeader(), details.Containers)
+	if err := render.Rows(a.out, "", render.DiskUsageContainerTable, render.ContainerHeader(), details.Containers); err != nil {
+		return err
+	}
+	fmt.Fprint(a.out, "\nLocal Volumes space usage:\n\n")
+	return render.Rows(a.out, "", render.DiskUsageVolumeTable, render.VolumeHeader(), details.Volumes)
 }
 
 func newSystemPrune(a *app) *cobra.Command {
 	var p pruning
-	var all bool
+	var all, volumes bool
 	cmd := verb("prune [OPTIONS]", "Remove unused data", 0, 0, func(cmd *cobra.Command, _ []string) error {
 		images := "all dangling images"
 		if all {
 			images = "all images without at least one container associated to them"
 		}
-		if ok, err := a.confirm(p.force, "This will remove:\n  - all stopped containers\n  - "+images+"\n"); !ok {
+		if _, given := p.filter.Filters["until"]; given && volumes {
+			return errors.New("the \"until\" filter is not supported with \"--volumes\"")
+		}
+		what := "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n"
+		if volumes {
+			what += "  - all anonymous volumes not used by at least one container\n"
+		}
+		what += "  - " + images + "\n"
+		if names := p.filter.text(); names != "" {
+			what += "\n  Items to be pruned will be filtered with:\n" + names
+		}
+		if ok, err := a.confirm(p.force, what); !ok {
 			return err
 		}
-		return a.pruneAll(cmd.Context(), &p, all)
+		return a.pruneAll(cmd.Context(), &p, all, volumes)
 	})
 	p.addFlags(cmd)
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "Remove all unused images not just dangling ones")
+	cmd.Flags().BoolVar(&volumes, "volumes", false, "Prune anonymous volumes")
 	return cmd
 }
 
-func (a *app) pruneAll(ctx context.Context, p *pruning, all bool) error {
-	containers, err := a.pruneContainers(ctx, p.filter.Filters)
-	if err != nil {
-		return err
+// pruneAll removes, in the order that lets each make room for the next:
+// containers hold networks, volumes and images. What was freed before an error
+// is told all the same.
+func (a *app) pruneAll(ctx context.Context, p *pruning, all, volumes bool) error {
+	f := p.filter.Filters
+	steps := []func() (uint64, error){
+		func() (uint64, error) { return a.pruneContainers(ctx, f) },
+		func() (uint64, error) { return a.pruneNetworks(ctx, f) },
+		func() (uint64, error) { return a.pruneImages(ctx, f, all) },
 	}
-	images, err := a.pruneImages(ctx, p.filter.Filters, all)
-	return errors.Join(err, a.reclaimed(containers+images))
+	if volumes {
+		steps = slices.Insert(steps, 2, func() (uint64, error) { return a.pruneVolumes(ctx, f, false) })
+	}
+	var total uint64
+	for _, step := range steps {
+		n, err := step()
+		total += n
+		if err != nil {
+			return errors.Join(err, a.reclaimed(total))
+		}
+	}
+	return a.reclaimed(total)
 }
 
 func newSystemGroup(a *app) *cobra.Command {

@@ -34,6 +34,15 @@ func (c *Client) NetworkInspect(ctx context.Context, ref string, verbose bool) (
 	return out, err
 }
 
+// NetworkPrune removes the networks no container uses.
+func (c *Client) NetworkPrune(ctx context.Context, f Filters) (network.PruneReport, error) {
+	q := url.Values{}
+	f.set(q)
+	var out network.PruneReport
+	err := c.call(ctx, Request{Method: "POST", Path: "/networks/prune", Query: q}, &out)
+	return out, err
+}
+
 // Info describes the engine and its host, raw as the engine tells it.
 func (c *Client) Info(ctx context.Context) (json.RawMessage, error) {
 	var out json.RawMessage

@@ -331,18 +331,22 @@ func oldVolumeUsage(list []volume.Volume) DiskUsage {
 type DiskUsageDetails struct {
 	Images     []Image
 	Containers []Container
+	Volumes    []Volume
 }
 
 // NewDiskUsageDetails makes the lines of each thing.
 func NewDiskUsageDetails(u *client.DiskUsage, trunc bool, now time.Time) DiskUsageDetails {
-	images, containers := u.Images, u.Containers
+	images, containers, volumes := u.Images, u.Containers, u.Volumes
 	if u.ImageUsage != nil {
 		images = u.ImageUsage.Items
 	}
 	if u.ContainerUsage != nil {
 		containers = u.ContainerUsage.Items
 	}
-	d := DiskUsageDetails{Images: []Image{}, Containers: []Container{}}
+	if u.VolumeUsage != nil {
+		volumes = u.VolumeUsage.Items
+	}
+	d := DiskUsageDetails{Images: []Image{}, Containers: []Container{}, Volumes: []Volume{}}
 	for i := range images {
 		d.Images = append(d.Images, firstName(&images[i], trunc, now))
 	}
@@ -350,6 +354,9 @@ func NewDiskUsageDetails(u *client.DiskUsage, trunc bool, now time.Time) DiskUsa
 		c := containers[i]
 		c.SizeRootFs = 0 // the image's size is counted above
 		d.Containers = append(d.Containers, NewContainer(&c, trunc, now))
+	}
+	for i := range volumes {
+		d.Volumes = append(d.Volumes, NewVolume(&volumes[i]))
 	}
 	return d
 }
