@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/berth-containers/berth/oci"
 )
 
 // LogConfig says where a container's output is kept.
@@ -46,6 +48,27 @@ type StartRequest struct {
 	Log LogConfig `json:"log,omitzero"`
 	// ConsoleSize is the terminal's first height and width, 0 means unset.
 	ConsoleSize [2]uint16 `json:"consoleSize,omitzero"`
+
+	// raw is Spec as it came, for the record; nil when it has changed.
+	raw []byte
+}
+
+// UnmarshalJSON leaves the specification to the reader every start of a container
+// goes through: encoding/json would take longer for it than all the rest of the
+// request takes.
+func (r *StartRequest) UnmarshalJSON(b []byte) error {
+	type plain StartRequest
+	wire := struct {
+		*plain
+		Spec json.RawMessage `json:"spec"` // in place of plain's
+	}{plain: (*plain)(r)}
+	err := json.Unmarshal(b, &wire)
+	if err != nil || len(wire.Spec) == 0 {
+		return err
+	}
+	r.raw = wire.Spec
+	r.Spec, err = oci.ParseSpec(wire.Spec)
+	return err
 }
 
 // ExecRequest is a process to be executed in a running container. Its output

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/berth-containers/berth/fault"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/oci"
 )
 
@@ -32,7 +32,8 @@ func (r records) exit(k key) string {
 
 // create makes a container's directory with its spec and, where there will be
 // hooks to run at its end, the path of its bundle.
-func (r records) create(id string, spec *specs.Spec, bundle string) error {
+func (r records) create(start *StartRequest) error {
+	id := start.ID
 	// What is there already belongs to nobody: it could not be removed when its
 	// container was forgotten.
 	err := r.remove(key{container: id})
@@ -43,11 +44,15 @@ func (r records) create(id string, spec *specs.Spec, bundle string) error {
 		return fmt.Errorf("create record: %w", err)
 	}
 	fault.Here(fault.KeeperDir)
-	if hasPoststop(spec) {
-		err = os.WriteFile(r.bundle(id), []byte(bundle), 0o600)
+	if hasPoststop(start.Spec) {
+		err = os.WriteFile(r.bundle(id), []byte(start.Bundle), 0o600)
 	}
-	if err == nil {
-		err = writeJSON(r.spec(id), spec)
+	switch {
+	case err != nil:
+	case start.raw != nil:
+		err = replaceFile(r.spec(id), start.raw)
+	default:
+		err = writeJSON(r.spec(id), start.Spec)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write spec: %w", err), r.remove(key{container: id}))
@@ -146,17 +151,21 @@ func readStatus(path string) (*Status, error) {
 	return s, nil
 }
 
-// writeJSON replaces a file in one step. The files are made for a later keeper
-// on a running system; they need not survive the loss of power, so nothing is
-// synced.
 func writeJSON(path string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	return replaceFile(path, data)
+}
+
+// replaceFile replaces a file in one step. The files are made for a later keeper
+// on a running system; they need not survive the loss of power, so nothing is
+// synced.
+func replaceFile(path string, data []byte) error {
 	// A name that validID refuses.
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	err = os.WriteFile(temporary, data, 0o600)
+	err := os.WriteFile(temporary, data, 0o600)
 	fault.Here(fault.KeeperWritten)
 	if err == nil {
 		err = os.Rename(temporary, path)

@@ -21,6 +21,7 @@ func (s *server) start(r *StartRequest) (Status, error) {
 	}
 	if r.Spec.Linux.CgroupsPath == "" {
 		r.Spec.Linux.CgroupsPath = "/berth/" + r.ID
+		r.raw = nil // the record has the path
 	}
 	if err := checkCgroup(r.Spec.Linux.CgroupsPath); err != nil {
 		return Status{}, err
@@ -33,7 +34,7 @@ func (s *server) start(r *StartRequest) (Status, error) {
 	p.cgroup = r.Spec.Linux.CgroupsPath
 	// Before the act: a keeper that comes after this one must know of it.
 	p.poststop = hasPoststop(r.Spec)
-	if err := s.records.create(r.ID, r.Spec, r.Bundle); err != nil {
+	if err := s.records.create(r); err != nil {
 		s.failed(p)
 		return Status{}, err
 	}
