@@ -11,6 +11,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/events"
 	imagetypes "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/storage"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -103,7 +104,7 @@ func inspectImage(img *image.Image) *imagetypes.InspectResponse {
 		Author: img.Config.Author, Config: &cfg, Architecture: img.Config.Architecture, Variant: img.Config.Variant,
 		Os: img.Config.OS, OsVersion: img.Config.OSVersion, Size: img.Size,
 		RootFS: imagetypes.RootFS{Type: img.Config.RootFS.Type}, Metadata: imagetypes.Metadata{LastTagTime: img.LastTagged},
-		Descriptor: &img.Target,
+		Descriptor: &img.Target, GraphDriver: &storage.DriverData{Name: storageDriver, Data: map[string]string{}},
 	}
 	if !img.Created.IsZero() {
 		resp.Created = img.Created.UTC().Format(time.RFC3339Nano)
@@ -159,7 +160,7 @@ func (e *Engine) ImageRemove(ctx context.Context, ref string, opt ImageRemoveOpt
 	if img, err := e.images.Get(ctx, ref); err == nil {
 		id = img.ID.String()
 	}
-	removed, err := e.images.Remove(ctx, ref, opt.Force)
+	removed, err := e.images.Remove(ctx, ref, image.RemoveOptions{Force: opt.Force, NoPrune: opt.NoPrune})
 	return e.reportRemoved(id, removed), err
 }
 
@@ -180,11 +181,8 @@ func (e *Engine) reportRemoved(id string, removed []image.Removed) []imagetypes.
 }
 
 // ImagePrune removes images no container uses: untagged ones, with the filter
-// dangling=false all.
+// dangling=false all; of them those made before until, with the labels.
 func (e *Engine) ImagePrune(ctx context.Context, f Filters) (*imagetypes.PruneReport, error) {
-	if len(f.values("until"))+len(f.values("label"))+len(f.values("label!")) > 0 {
-		return nil, errUnsupported("image prune with the filters until and label")
-	}
 	if err := f.only("dangling", "until", "label", "label!"); err != nil {
 		return nil, err
 	}
@@ -192,7 +190,13 @@ func (e *Engine) ImagePrune(ctx context.Context, f Filters) (*imagetypes.PruneRe
 	if err != nil {
 		return nil, err
 	}
-	removed, reclaimed, err := e.images.Prune(ctx, !dangling)
+	until, err := f.until(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	removed, reclaimed, err := e.images.Prune(ctx, image.PruneOptions{All: !dangling, Keep: func(img *image.Image) bool {
+		return !until.IsZero() && !img.Created.Before(until) || !f.labels(img.Config.Config.Labels)
+	}})
 	return &imagetypes.PruneReport{ImagesDeleted: e.reportRemoved("", removed), SpaceReclaimed: uint64(max(reclaimed, 0))}, err
 }
 

@@ -22,15 +22,25 @@ func (e *Engine) ImageList(ctx context.Context, opt ImageListOptions) ([]imagety
 	if err != nil {
 		return nil, err
 	}
+	var usage image.Usage
+	if opt.SharedSize {
+		if usage, err = e.images.DiskUsage(ctx); err != nil {
+			return nil, err
+		}
+	}
 	list := []imagetypes.Summary{}
 	for _, img := range images {
 		tags, ok := q.wants(img)
-		if !ok {
+		if !ok || intermediate(img) && !opt.All {
 			continue
 		}
 		s := imagetypes.Summary{
 			ID: img.ID.String(), RepoTags: orEmpty(tags), RepoDigests: orEmpty(img.RepoDigests),
 			Labels: img.Config.Config.Labels, Size: img.Size, SharedSize: -1, Containers: -1, Descriptor: &img.Target,
+			ParentID: img.Parent.String(),
+		}
+		if opt.SharedSize {
+			s.SharedSize = usage.Shared[img.ID]
 		}
 		if !img.Created.IsZero() {
 			s.Created = img.Created.Unix()
@@ -88,7 +98,7 @@ func (q *imageQuery) wants(img *image.Image) (tags []string, ok bool) {
 	case !q.before.IsZero() && !img.Created.Before(q.before),
 		!q.since.IsZero() && !img.Created.After(q.since),
 		!q.until.IsZero() && !img.Created.Before(q.until),
-		q.dangling != nil && *q.dangling != (len(img.RepoTags)+len(img.RepoDigests) == 0),
+		q.dangling != nil && *q.dangling != (len(img.RepoTags)+len(img.RepoDigests) == 0 && !img.Children),
 		!q.f.labels(img.Config.Config.Labels):
 		return nil, false
 	}
@@ -106,4 +116,9 @@ func (q *imageQuery) wants(img *image.Image) (tags []string, ok bool) {
 		}
 	}
 	return tags, len(tags) > 0
+}
+
+// intermediate images have no name and are there for the images made from them.
+func intermediate(img *image.Image) bool {
+	return img.Children && len(img.RepoTags)+len(img.RepoDigests) == 0
 }

@@ -157,23 +157,20 @@ func (e *Engine) DiskUsage(ctx context.Context) (*system.DiskUsage, error) {
 }
 
 func (e *Engine) imageUsage(ctx context.Context) (*imagetypes.DiskUsage, error) {
-	items, err := e.ImageList(ctx, ImageListOptions{All: true, ContainerCount: true})
+	items, err := e.ImageList(ctx, ImageListOptions{All: true, ContainerCount: true, SharedSize: true})
 	if err != nil {
 		return nil, err
 	}
-	total, err := e.images.DiskUsage(ctx)
+	usage, err := e.images.DiskUsage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	u := &imagetypes.DiskUsage{Items: items, TotalCount: int64(len(items)), TotalSize: total}
+	u := &imagetypes.DiskUsage{Items: items, TotalCount: int64(len(items)), TotalSize: usage.Total, Reclaimable: usage.Reclaimable}
 	for i := range items {
 		if items[i].Containers > 0 {
 			u.ActiveCount++
-		} else {
-			u.Reclaimable += items[i].Size
 		}
 	}
-	u.Reclaimable = min(u.Reclaimable, total) // layers may be shared
 	return u, nil
 }
 

@@ -168,6 +168,8 @@ type ImageListOptions struct {
 	All bool
 	// ContainerCount fills Summary.Containers.
 	ContainerCount bool
+	// SharedSize fills Summary.SharedSize.
+	SharedSize bool
 	// Filters: before, dangling, label, reference, since, until.
 	Filters Filters
 }
@@ -176,6 +178,8 @@ type ImageListOptions struct {
 type ImageRemoveOptions struct {
 	// Force removes all its names and ignores stopped containers.
 	Force bool
+	// NoPrune keeps the untagged images it was committed from.
+	NoPrune bool
 }
 
 // Stream is an attached terminal or pair of pipes. Read yields what the

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	cerrdefs "github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -224,9 +223,9 @@ func (a *auditor) garbage(ctx context.Context) error {
 func (s *Store) unreferenced(ctx context.Context) (blobs, layers int, err error) {
 	s.held.Lock()
 	defer s.held.Unlock()
-	live := s.mark()
+	live := s.mark(nil)
 	err = s.blobs.Walk(ctx, func(info content.Info) error {
-		if _, ok := live[info.Digest.String()]; !ok {
+		if _, ok := live.blobs[info.Digest.String()]; !ok {
 			blobs++
 		}
 		return nil
@@ -234,23 +233,13 @@ func (s *Store) unreferenced(ctx context.Context) (blobs, layers int, err error)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, err
 	}
-	parents := map[string]string{}
-	err = s.layers.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		parents[info.Name] = info.Parent
-		return nil
-	})
+	parents, err := s.layerParents(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
+	needed := liveLine(parents, live.layers)
 	for name := range parents {
-		if _, ok := live[name]; ok {
-			for p := parents[name]; p != ""; p = parents[p] {
-				live[p] = struct{}{}
-			}
-		}
-	}
-	for name := range parents {
-		if _, ok := live[name]; !ok {
+		if _, ok := needed[name]; !ok {
 			layers++
 		}
 	}

@@ -44,6 +44,8 @@ type imageRecord struct {
 	Target ocispec.Descriptor `json:"target"`
 	// Layers, lowest first.
 	Layers []Layer `json:"layers"`
+	// Parent is the image this one was committed from, which may be gone.
+	Parent digest.Digest `json:"parent,omitempty"`
 	// Added is when the image came into the store, LastTagged when it last got
 	// a name (zero: never).
 	Added      time.Time `json:"added"`

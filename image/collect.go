@@ -27,16 +27,16 @@ import (
 func (s *Store) collect(ctx context.Context) error {
 	s.held.Lock()
 	defer s.held.Unlock()
-	live := s.mark()
-	if err := s.sweepBlobs(ctx, live); err != nil {
+	live := s.mark(nil)
+	if err := s.sweepBlobs(ctx, live.blobs); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	err := s.sweepLayers(ctx, live)
+	err := s.sweepLayers(ctx, live.layers)
 	if isDiskFull(err) {
 		// The snapshotter's database needs room to write that a layer is gone;
 		// the blobs in the trash are that room.
 		s.janitor.wait()
-		err = s.sweepLayers(ctx, live)
+		err = s.sweepLayers(ctx, live.layers)
 	}
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
@@ -44,22 +44,36 @@ func (s *Store) collect(ctx context.Context) error {
 	return nil
 }
 
-// mark returns the names of all live blobs and snapshots.
-func (s *Store) mark() map[string]struct{} {
-	live := map[string]struct{}{}
-	for name := range s.pins {
-		live[name] = struct{}{}
+// liveSet is what stays. A blob and a snapshot may have the same name: the chain
+// ID of a lowest layer is the digest of its plain tar.
+type liveSet struct {
+	blobs, layers map[string]struct{}
+}
+
+func (l *liveSet) blob(d digest.Digest)  { l.blobs[d.String()] = struct{}{} }
+func (l *liveSet) layer(d digest.Digest) { l.layers[d.String()] = struct{}{} }
+
+// mark returns the names of all live blobs and snapshots: those of all images,
+// or only of some.
+func (s *Store) mark(some func(digest.Digest) bool) *liveSet {
+	live := &liveSet{blobs: map[string]struct{}{}, layers: map[string]struct{}{}}
+	for name := range s.pins { // of either kind
+		live.blob(digest.Digest(name))
+		live.layer(digest.Digest(name))
 	}
 	for _, c := range s.containers {
-		live[c.Chain.String()] = struct{}{}
+		live.layer(c.Chain)
 	}
 	s.catalogue.read(func(st catalogueState, _ map[digest.Digest]*dockerspec.DockerOCIImage) {
 		for id, rec := range st.Images {
-			live[id.String()] = struct{}{}
-			live[rec.Target.Digest.String()] = struct{}{}
-			live[rec.chain().String()] = struct{}{}
+			if some != nil && !some(id) {
+				continue
+			}
+			live.blob(id)
+			live.blob(rec.Target.Digest)
+			live.layer(rec.chain())
 			for _, l := range rec.Layers {
-				live[l.Digest.String()] = struct{}{}
+				live.blob(l.Digest)
 			}
 		}
 	})
@@ -79,25 +93,37 @@ func (s *Store) sweepBlobs(ctx context.Context, live map[string]struct{}) error 
 	}
 	for _, d := range dead {
 		// A rename is over at once, an unlink of gigabytes is not.
-		blob := filepath.Join(s.root, "content", "blobs", d.Algorithm().String(), d.Encoded())
-		if err := s.janitor.discard(blob); err != nil {
+		if err := s.janitor.discard(s.blobPath(d)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sweepLayers removes dead snapshots, children before parents. A parent of a
-// live one is live.
+// sweepLayers removes dead snapshots, children before parents.
 func (s *Store) sweepLayers(ctx context.Context, live map[string]struct{}) error {
+	parents, err := s.layerParents(ctx)
+	if err != nil {
+		return err
+	}
+	for name := range liveLine(parents, live) {
+		delete(parents, name)
+	}
+	return s.removeLayers(ctx, parents)
+}
+
+// layerParents maps each snapshot to the one it stands on.
+func (s *Store) layerParents(ctx context.Context) (map[string]string, error) {
 	parents := map[string]string{}
 	err := s.layers.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		parents[info.Name] = info.Parent
 		return nil
 	})
-	if err != nil {
-		return err
-	}
+	return parents, err
+}
+
+// liveLine adds to the live what it stands on.
+func liveLine(parents map[string]string, live map[string]struct{}) map[string]struct{} {
 	for name := range parents {
 		if _, ok := live[name]; !ok {
 			continue
@@ -106,10 +132,7 @@ func (s *Store) sweepLayers(ctx context.Context, live map[string]struct{}) error
 			live[p] = struct{}{}
 		}
 	}
-	for name := range live {
-		delete(parents, name)
-	}
-	return s.removeLayers(ctx, parents)
+	return live
 }
 
 // removeLayers removes the given snapshots (name to parent), children first.
@@ -153,11 +176,7 @@ func (s *Store) dropLayers(ctx context.Context, chains []digest.Digest) error {
 	}
 	s.held.Lock()
 	defer s.held.Unlock()
-	parents := map[string]string{}
-	err := s.layers.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		parents[info.Name] = info.Parent
-		return nil
-	})
+	parents, err := s.layerParents(ctx)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (s *Store) Commit(ctx context.Context, key string, parent *Image, opts Comm
 		layers = append(layers, *layer)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
 	}
-	return s.assemble(ctx, c, config, layers, names, nil)
+	return s.assemble(ctx, c, parent.ID, config, layers, names, nil)
 }
 
 // diff writes the changes of a snapshot as an uncompressed layer blob, whose
@@ -118,8 +118,8 @@ func commitBlob(ctx context.Context, w content.Writer, mediaType string) (*ocisp
 }
 
 // assemble writes config and manifest of an image whose layer blobs are there,
-// unpacks it and records it.
-func (s *Store) assemble(ctx context.Context, c *session, config *dockerspec.DockerOCIImage, layers []ocispec.Descriptor, names []string, p *progress) (*Image, error) {
+// unpacks it and records it. Parent is what it was committed from, "" for none.
+func (s *Store) assemble(ctx context.Context, c *session, parent digest.Digest, config *dockerspec.DockerOCIImage, layers []ocispec.Descriptor, names []string, p *progress) (*Image, error) {
 	manifestType, configType := ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig
 	if len(layers) > 0 && images.IsDockerType(layers[0].MediaType) {
 		manifestType, configType = images.MediaTypeDockerSchema2Manifest, images.MediaTypeDockerSchema2Config
@@ -140,6 +140,7 @@ func (s *Store) assemble(ctx context.Context, c *session, config *dockerspec.Doc
 	if err != nil {
 		return nil, err
 	}
+	d.parent = parent
 	if err := s.unpackAll(ctx, c, d, p); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,10 @@ type Image struct {
 	RepoTags, RepoDigests []string
 	// Target is the descriptor of the image's manifest.
 	Target ocispec.Descriptor
+	// Parent is the image this one was committed from, "" when it is not here
+	// (any more). Children tells that another was committed from this one.
+	Parent   digest.Digest
+	Children bool
 	// Config is the config blob, parsed, with Docker's additions.
 	Config dockerspec.DockerOCIImage
 	// Layers, lowest first.
@@ -156,6 +160,7 @@ type draft struct {
 	config *dockerspec.DockerOCIImage
 	layers []Layer
 	descs  []ocispec.Descriptor // of the layers
+	parent digest.Digest        // what it is committed from
 }
 
 // readDraft reads and checks the manifest target and its config.

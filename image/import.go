@@ -65,7 +65,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, opts ImportOptions) (im
 	config.Created, config.Platform = &created, platform
 	config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}}
 	config.History = []ocispec.History{{Created: &created, Comment: opts.Message}}
-	img, err = s.assemble(ctx, c, config, []ocispec.Descriptor{*layer}, names, newProgress(opts.Progress))
+	img, err = s.assemble(ctx, c, "", config, []ocispec.Descriptor{*layer}, names, newProgress(opts.Progress))
 	if err != nil {
 		err = notTar(err)
 	}

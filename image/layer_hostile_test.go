@@ -159,7 +159,7 @@ func TestManyFiles(t *testing.T) {
 	if n := len(dirNames(t, root+"/"+strings.Repeat(long+"/", 8))); n != 10 {
 		t.Errorf("%d files with long names", n)
 	}
-	_, err = s.Remove(context.Background(), img.ID.String(), false)
+	_, err = s.Remove(context.Background(), img.ID.String(), RemoveOptions{})
 	must(t, errors.Join(err, s.RemoveSnapshot(context.Background(), "c")))
 }
 
@@ -357,7 +357,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, layer []byte) {
 		img, err := s.Import(context.Background(), bytes.NewReader(layer), ImportOptions{})
 		if err == nil {
-			_, err = s.Remove(context.Background(), img.ID.String(), true)
+			_, err = s.Remove(context.Background(), img.ID.String(), RemoveOptions{Force: true})
 			must(t, err)
 		} else if !errors.Is(err, errdefs.ErrInvalid) && !errors.Is(err, errdefs.ErrUnsupported) {
 			t.Errorf("the layer is at fault, but: %v", err)

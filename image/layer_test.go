@@ -166,7 +166,7 @@ func TestHostileLayers(t *testing.T) {
 				t.Error("the directory outside was made opaque")
 			}
 			if err == nil {
-				if _, err := s.Remove(context.Background(), img.ID.String(), true); err != nil {
+				if _, err := s.Remove(context.Background(), img.ID.String(), RemoveOptions{Force: true}); err != nil {
 					t.Error(err)
 				}
 			}

@@ -551,7 +551,7 @@ func TestTogether(t *testing.T) {
 					t.Errorf("file says %q, %v", b, err)
 				}
 				m.Close()
-				if _, err := s.Remove(ctx, f.host+"/app:"+tag, true); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+				if _, err := s.Remove(ctx, f.host+"/app:"+tag, RemoveOptions{Force: true}); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 					t.Error(err)
 				}
 				if err := s.RemoveSnapshot(ctx, key); err != nil {
@@ -561,7 +561,7 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, _, err := s.Prune(ctx, true); err != nil {
+	if _, _, err := s.Prune(ctx, PruneOptions{All: true}); err != nil {
 		t.Error(err)
 	}
 	if err := s.collect(ctx); err != nil {

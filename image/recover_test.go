@@ -198,8 +198,8 @@ func TestWritesFail(t *testing.T) {
 	s.catalogue.path = filepath.Join(s.root, "nosuch", "images.json")
 	for name, act := range map[string]func() error{
 		"tag":    func() error { return s.Tag(ctx, "a", "b") },
-		"remove": func() error { _, err := s.Remove(ctx, "a", false); return err },
-		"prune":  func() error { _, _, err := s.Prune(ctx, true); return err },
+		"remove": func() error { _, err := s.Remove(ctx, "a", RemoveOptions{}); return err },
+		"prune":  func() error { _, _, err := s.Prune(ctx, PruneOptions{All: true}); return err },
 		"pull":   func() error { _, err := s.Pull(ctx, f.host+"/x:v1", PullOptions{}); return err },
 		"import": func() error {
 			_, err := s.Import(ctx, bytes.NewReader(tarOf(t, reg("g", "x"))), ImportOptions{Ref: "b"})

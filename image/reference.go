@@ -174,7 +174,10 @@ func (st catalogueState) image(id digest.Digest, config *dockerspec.DockerOCIIma
 	rec := st.Images[id]
 	img := &Image{
 		ID: id, Target: rec.Target, Layers: slices.Clone(rec.Layers),
-		ChainID: rec.chain(), Added: rec.Added, LastTagged: rec.LastTagged,
+		ChainID: rec.chain(), Added: rec.Added, LastTagged: rec.LastTagged, Children: st.hasChildren(id),
+	}
+	if _, ok := st.Images[rec.Parent]; ok {
+		img.Parent = rec.Parent
 	}
 	if config != nil {
 		img.Config = *config

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -40,32 +39,37 @@ func (s *Store) Tag(_ context.Context, src, dst string) error {
 	return nil
 }
 
+// RemoveOptions say how far a removal goes.
+type RemoveOptions struct {
+	// Force removes all names of an image given by its ID, and an image that a
+	// stopped container was made from.
+	Force bool
+	// NoPrune keeps the images without a name that the removed one was made
+	// from by commits; they go with it otherwise, when nobody uses them.
+	NoPrune bool
+}
+
 // Remove removes what ref says, by Docker's rules. A name is taken off its
 // image; with its last name the image goes too. An ID removes the image if it
-// has names in at most one repository, or with force. A container that uses the
-// image is in the way: force overrules one that does not run (its layers stay
-// with it), nothing overrules one that runs. The error then is an
-// errdefs.ErrConflict.
-func (s *Store) Remove(ctx context.Context, ref string, force bool) (removed []Removed, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("remove image %s: %w", ref, s.explain(err))
-		}
-	}()
+// has one name, or with force. A container that uses the image is in the way:
+// force overrules one that does not run (its layers stay with it), nothing
+// overrules one that runs. An image that another was committed from only loses
+// its names. The error of what is in the way is an errdefs.ErrConflict.
+func (s *Store) Remove(ctx context.Context, ref string, opts RemoveOptions) (removed []Removed, err error) {
 	img, err := s.Get(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	users := s.users(img.ID) // asked while no lock is held
+	users := s.usersOfLine(ctx, img) // asked while no lock is held
 	err = s.catalogue.update(func(st *catalogueState) error {
 		f, err := st.lookup(ref)
 		if err == nil && f.id != img.ID {
-			err = errdefs.As(errdefs.ErrConflict, errors.New("the name has just been given to another image"))
+			err = errdefs.As(errdefs.ErrConflict, fmt.Errorf("remove image %s: the name has just been given to another image", ref))
 		}
 		if err != nil {
 			return err
 		}
-		r := &removal{st: st, id: f.id, force: force, users: users}
+		r := &removal{st: st, id: f.id, RemoveOptions: opts, users: users}
 		if f.name != "" {
 			err = r.name(f.name)
 		} else {
@@ -74,10 +78,32 @@ func (s *Store) Remove(ctx context.Context, ref string, force bool) (removed []R
 		removed = r.done
 		return err
 	})
-	if err != nil {
+	if errors.Is(err, errdefs.ErrConflict) {
 		return nil, err
 	}
-	return removed, s.collect(quiet(ctx))
+	if err == nil {
+		err = s.collect(quiet(ctx))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("remove image %s: %w", ref, s.explain(err))
+	}
+	return removed, nil
+}
+
+// usersOfLine asks for the users of an image and of those it was made from.
+func (s *Store) usersOfLine(ctx context.Context, img *Image) map[digest.Digest][]User {
+	users := map[digest.Digest][]User{}
+	for img != nil {
+		if _, seen := users[img.ID]; seen {
+			break
+		}
+		users[img.ID] = s.users(img.ID)
+		parent := img.Parent
+		if img = nil; parent != "" {
+			img, _ = s.Get(ctx, parent.String()) // it may be gone
+		}
+	}
+	return users
 }
 
 func (s *Store) users(id digest.Digest) []User {
@@ -89,10 +115,10 @@ func (s *Store) users(id digest.Digest) []User {
 
 // removal decides and changes the state; nothing of it counts after an error.
 type removal struct {
+	RemoveOptions
 	st    *catalogueState
 	id    digest.Digest
-	force bool
-	users []User
+	users map[digest.Digest][]User
 	done  []Removed
 }
 
@@ -100,10 +126,11 @@ type removal struct {
 func (r *removal) name(name string) error {
 	tags, digests := namesOf(r.st.Names, r.id), namesOf(r.st.Digests, r.id)
 	last := len(tags)+len(digests) <= 1 || len(tags) == 1 && tags[0] == name
-	if last && !r.force {
-		if err := r.inUse(false); err != nil {
-			return err
-		}
+	if last && !r.Force && len(r.users[r.id]) > 0 {
+		return errdefs.WithHint(
+			errdefs.As(errdefs.ErrConflict, fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
+				familiar(name), shortContainer(r.users[r.id][0]), short(r.id))),
+			"remove the container first, or use force")
 	}
 	r.untag(name)
 	// Digest names mean what was pulled under a repository's tag; they go with
@@ -118,8 +145,8 @@ func (r *removal) name(name string) error {
 	if len(namesOf(r.st.Names, r.id))+len(namesOf(r.st.Digests, r.id)) > 0 {
 		return nil
 	}
-	if r.inUse(true) != nil {
-		return nil // forced: the image stays, without a name, for who runs it
+	if r.inUse(true) != nil || r.st.hasChildren(r.id) {
+		return nil // the image stays, without a name, for who runs it or was made from it
 	}
 	r.delete()
 	return nil
@@ -132,12 +159,14 @@ func (r *removal) image() error {
 	for _, n := range slices.Concat(tags, namesOf(r.st.Digests, r.id)) {
 		repositories[repository(n)] = true
 	}
-	if err := r.inUse(r.force); err != nil {
+	if r.st.hasChildren(r.id) {
+		return r.conflict("cannot be forced", "image has dependent child images", "remove the images made from it first; `berth images -a` lists them")
+	}
+	if err := r.inUse(r.Force); err != nil {
 		return err
 	}
-	if !r.force && (len(repositories) > 1 || len(tags) > 1) {
-		return errdefs.WithHint(
-			errdefs.As(errdefs.ErrConflict, fmt.Errorf("it has %d names", len(tags))),
+	if !r.Force && (len(repositories) > 1 || len(tags) > 1) {
+		return r.conflict("must be forced", "image is referenced in multiple repositories",
 			"remove the names you do not need, or use force to remove all of them")
 	}
 	for _, n := range slices.Concat(tags, namesOf(r.st.Digests, r.id)) {
@@ -153,95 +182,48 @@ func (r *removal) untag(name string) {
 	r.done = append(r.done, Removed{Untagged: familiar(name)})
 }
 
+// delete deletes the image, and those it was made from that nobody can mean any
+// more.
 func (r *removal) delete() {
-	r.st.remove(r.id)
-	r.done = append(r.done, Removed{Deleted: r.id})
+	for id := r.id; ; {
+		parent := r.st.Images[id].Parent
+		r.st.remove(id)
+		r.done = append(r.done, Removed{Deleted: id})
+		if _, ok := r.st.Images[parent]; !ok || r.NoPrune || len(r.users[parent]) > 0 || r.st.hasChildren(parent) ||
+			len(namesOf(r.st.Names, parent))+len(namesOf(r.st.Digests, parent)) > 0 {
+			return
+		}
+		id = parent
+	}
 }
 
 // inUse is the conflict with a container, of all or only of those that run.
 func (r *removal) inUse(running bool) error {
-	for _, u := range r.users {
-		id := u.ContainerID[:min(len(u.ContainerID), shortDigestSize)]
+	for _, u := range r.users[r.id] {
 		switch {
 		case u.Running:
-			return errdefs.WithHint(
-				errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s runs on it", id)),
-				"stop and remove the container first")
+			return r.conflict("cannot be forced", "image is being used by running container "+shortContainer(u), "stop and remove the container first")
 		case !running:
-			return errdefs.WithHint(
-				errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s was made from it", id)),
-				"remove the container first, or use force")
+			return r.conflict("must be forced", "image is being used by stopped container "+shortContainer(u), "remove the container first, or use force")
 		}
 	}
 	return nil
 }
 
-// Prune removes the images that have no name and no container, or, with all,
-// every image that has no container. It returns what went and the bytes their
-// blobs and layers took.
-func (s *Store) Prune(ctx context.Context, all bool) (removed []Removed, reclaimed int64, err error) {
-	before, err := s.DiskUsage(ctx)
-	if err != nil {
-		return nil, 0, fmt.Errorf("prune images: %w", err)
-	}
-	list, err := s.List(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	used := map[digest.Digest]bool{}
-	for _, img := range list {
-		used[img.ID] = len(s.users(img.ID)) > 0
-	}
-	err = s.catalogue.update(func(st *catalogueState) error {
-		for id := range st.Images {
-			names := slices.Concat(namesOf(st.Names, id), namesOf(st.Digests, id))
-			tagged := len(namesOf(st.Names, id)) > 0
-			inUse, known := used[id]
-			if tagged && !all || inUse || !known {
-				continue
-			}
-			r := &removal{st: st, id: id}
-			for _, n := range names {
-				r.untag(n)
-			}
-			r.delete()
-			removed = append(removed, r.done...)
-		}
-		if len(removed) == 0 {
-			return errNothing
-		}
-		return nil
-	})
-	if errors.Is(err, errNothing) {
-		return nil, 0, nil
-	}
-	if err == nil {
-		err = s.collect(quiet(ctx))
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("prune images: %w", s.explain(err))
-	}
-	after, err := s.DiskUsage(ctx)
-	return removed, before - after, err
+// conflict is an error in the words that Docker's tools look for.
+func (r *removal) conflict(force, why, hint string) error {
+	return errdefs.WithHint(
+		errdefs.As(errdefs.ErrConflict, fmt.Errorf("conflict: unable to delete %s (%s) - %s", short(r.id), force, why)), hint)
 }
 
-var errNothing = errors.New("nothing to do")
+func shortContainer(u User) string { return u.ContainerID[:min(len(u.ContainerID), shortDigestSize)] }
 
-// DiskUsage is what blobs and unpacked layers take together, in bytes, each
-// counted once. Containers are not in it, see [Store.Usage].
-func (s *Store) DiskUsage(context.Context) (int64, error) {
-	sizes := map[string]int64{}
-	s.catalogue.read(func(st catalogueState, _ map[digest.Digest]*dockerspec.DockerOCIImage) {
-		for _, rec := range st.Images {
-			for _, l := range rec.Layers {
-				sizes["blob "+l.Digest.String()] = l.BlobSize
-				sizes["layer "+l.ChainID.String()] = l.Size
-			}
+// hasChildren tells whether an image was committed from this one.
+func (st catalogueState) hasChildren(id digest.Digest) bool {
+	for _, rec := range st.Images {
+		if rec.Parent == id {
+			return true
 		}
-	})
-	var sum int64
-	for _, n := range sizes {
-		sum += n
 	}
-	return sum, nil
+	return false
 }

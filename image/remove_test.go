@@ -30,17 +30,17 @@ func TestRemove(t *testing.T) {
 		{"only name", []string{"a:1"}, nil, "a:1", false, "-a:1 -ID", "gone"},
 		{"one of two names", []string{"a:1", "a:2"}, nil, "a:1", false, "-a:1", "a:2"},
 		{"one of two names, used", []string{"a:1", "a:2"}, running, "a:1", false, "-a:1", "a:2"},
-		{"only name, stopped user", []string{"a:1"}, stopped, "a:1", false, "conflict: container stopped was made from it", "a:1"},
+		{"only name, stopped user", []string{"a:1"}, stopped, "a:1", false, "conflict: conflict: unable to remove repository reference \"a:1\" (must force) - container stopped is using its referenced image", "a:1"},
 		{"only name, stopped user, force", []string{"a:1"}, stopped, "a:1", true, "-a:1 -ID", "gone"},
-		{"only name, running user", []string{"a:1"}, running, "a:1", false, "conflict: container running runs on it", "a:1"},
+		{"only name, running user", []string{"a:1"}, running, "a:1", false, "conflict: (must force) - container running is using", "a:1"},
 		{"only name, running user, force", []string{"a:1"}, running, "a:1", true, "-a:1", "none"},
 		{"id, one name", []string{"a:1"}, nil, id, false, "-a:1 -ID", "gone"},
 		{"id, no name", nil, nil, id, false, "-ID", "gone"},
-		{"id, two names", []string{"a:1", "b:1"}, nil, id, false, "conflict: it has 2 names", "a:1 b:1"},
+		{"id, two names", []string{"a:1", "b:1"}, nil, id, false, "conflict: (must be forced) - image is referenced in multiple repositories", "a:1 b:1"},
 		{"id, two names, force", []string{"a:1", "b:1"}, nil, id, true, "-a:1 -b:1 -ID", "gone"},
-		{"id, stopped user", []string{"a:1"}, stopped, id, false, "conflict: was made from it", "a:1"},
+		{"id, stopped user", []string{"a:1"}, stopped, id, false, "conflict: (must be forced) - image is being used by stopped container stopped", "a:1"},
 		{"id, stopped user, force", []string{"a:1"}, stopped, id, true, "-a:1 -ID", "gone"},
-		{"id, running user, force", []string{"a:1"}, running, id, true, "conflict: runs on it", "a:1"},
+		{"id, running user, force", []string{"a:1"}, running, id, true, "conflict: (cannot be forced) - image is being used by running container running", "a:1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx := context.Background()
@@ -55,7 +55,7 @@ func TestRemove(t *testing.T) {
 			if ref == id {
 				ref = img.ID.Encoded()[:12]
 			}
-			removed, err := s.Remove(ctx, ref, tt.force)
+			removed, err := s.Remove(ctx, ref, RemoveOptions{Force: tt.force})
 			var got []string
 			for _, r := range removed {
 				if r.Deleted != "" {
@@ -95,7 +95,7 @@ func TestRemoveKeepsWhatContainersStandOn(t *testing.T) {
 	if err := s.Prepare(ctx, "c", img); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Remove(ctx, "a", true); err != nil {
+	if _, err := s.Remove(ctx, "a", RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := readFile(t, mounted(t, s, "c")+"/hello"); got != "hello a\n" {
@@ -110,7 +110,7 @@ func TestRemoveKeepsWhatContainersStandOn(t *testing.T) {
 	if err := s.RemoveSnapshot(ctx, "c"); err != nil {
 		t.Errorf("remove a snapshot twice: %v", err)
 	}
-	if _, _, err := s.Prune(ctx, false); err != nil {
+	if _, _, err := s.Prune(ctx, PruneOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.collect(ctx); err != nil {
@@ -175,14 +175,14 @@ func TestTagAndLookup(t *testing.T) {
 	if err := s.Tag(ctx, "nosuch", "x"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("tag of nothing: %v", err)
 	}
-	removed, reclaimed, err := s.Prune(ctx, false)
+	removed, reclaimed, err := s.Prune(ctx, PruneOptions{})
 	if err != nil || len(removed) != 1 || removed[0].Deleted != b.ID || reclaimed <= 0 {
 		t.Errorf("prune removed %+v, %d bytes, %v", removed, reclaimed, err)
 	}
-	if removed, reclaimed, err := s.Prune(ctx, false); err != nil || len(removed) != 0 || reclaimed != 0 {
+	if removed, reclaimed, err := s.Prune(ctx, PruneOptions{}); err != nil || len(removed) != 0 || reclaimed != 0 {
 		t.Errorf("prune again: %+v, %d, %v", removed, reclaimed, err)
 	}
-	if _, _, err := s.Prune(ctx, true); err != nil {
+	if _, _, err := s.Prune(ctx, PruneOptions{All: true}); err != nil {
 		t.Error(err)
 	}
 	if got := left(t, s); len(got) != 0 {

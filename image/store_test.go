@@ -178,7 +178,7 @@ func TestImportPrepareMountRemove(t *testing.T) {
 	if err := s.RemoveSnapshot(ctx, "one"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Remove(ctx, "demo", false); err != nil {
+	if _, err := s.Remove(ctx, "demo", RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := left(t, s); len(got) != 0 {

@@ -149,7 +149,7 @@ func (s *Store) record(ctx context.Context, d *draft, names, digests []string) (
 	if err := s.layerSizes(ctx, d.layers); err != nil {
 		return nil, err
 	}
-	rec := imageRecord{Target: d.target, Layers: d.layers, Added: now()}
+	rec := imageRecord{Target: d.target, Layers: d.layers, Parent: d.parent, Added: now()}
 	img, err := s.catalogue.add(d.id, rec, d.config, names, digests)
 	if err != nil {
 		return nil, err

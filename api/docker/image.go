@@ -46,6 +46,7 @@ func (s *Server) imageList(w *response, r *request) error {
 	list, err := s.engine.ImageList(r.Context(), engine.ImageListOptions{
 		All:            r.boolean("all"),
 		ContainerCount: r.version >= 51,
+		SharedSize:     r.boolean("shared-size"),
 		Filters:        filters,
 	})
 	if err != nil {
@@ -89,7 +90,9 @@ func (s *Server) imageTag(w *response, r *request, name string) error {
 
 // imageRemove answers DELETE /images/{name}.
 func (s *Server) imageRemove(w *response, r *request) error {
-	removed, err := s.engine.ImageRemove(r.Context(), r.PathValue("name"), engine.ImageRemoveOptions{Force: r.boolean("force")})
+	removed, err := s.engine.ImageRemove(r.Context(), r.PathValue("name"), engine.ImageRemoveOptions{
+		Force: r.boolean("force"), NoPrune: r.boolean("noprune"),
+	})
 	if err != nil {
 		return err
 	}

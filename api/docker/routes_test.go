@@ -297,7 +297,7 @@ func TestTranslation(t *testing.T) {
 		}},
 		{"history " + name, func() error { _, err := c.ImageHistory(ctx, name); return err }},
 		{"image " + name, func() error { _, err := c.ImageInspect(ctx, name); return err }},
-		{"rmi " + name + " {Force:true}", func() error {
+		{"rmi " + name + " {Force:true NoPrune:true}", func() error {
 			got, err := c.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true})
 			if err == nil && len(got.Items) != 1 {
 				err = fmt.Errorf("answer %+v", got)

@@ -445,7 +445,7 @@ func testErrors(t *testing.T, d *daemon) {
 	id := d.run(t, "--name", "taken", "busybox", "sleep", "1000")
 	d.fails(t, 125, "taken", "run", "--name", "taken", "--network", "none", "busybox", "true")
 	d.fails(t, 1, "running", "rm", id)
-	d.fails(t, 1, "remove image busybox: container", "rmi", "busybox")
+	d.fails(t, 1, "conflict: unable to remove repository reference", "rmi", "busybox")
 	d.fails(t, 125, "memory", "run", "--network", "none", "-m", "1k", "busybox", "true")
 	d.fails(t, 1, "not supported by this version of Berth", "network", "create", "n")
 	d.fails(t, 1, "not supported by this version of Berth", "cp", id+":/etc/passwd", "-")
