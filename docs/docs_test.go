@@ -175,7 +175,7 @@ func suites(t *testing.T) []string {
 // directories, and what inspect shows as containers' names.
 var placesOfTheProduct = []string{
 	"/var/lib/berth", "/var/cache/berth-demo", "/run", "/var/run", "/etc", "/berth", "/proc", "/sys", "/dev", "/bin/", "/usr/",
-	"/tmp", "/containers/", "/..", "/demo-", "/data", "/mnt", "/srv", "/app", "/root",
+	"/tmp", "/containers/", "/..", "/demo-", "/data", "/mnt", "/srv", "/app", "/root", "/metrics", "/debug",
 }
 
 // Texts must not name paths of a machine they were written on.

@@ -20,7 +20,9 @@ import (
 
 // ContainerCreate makes a container from an image. name may be empty (one is
 // generated); platform may be nil (the host's).
-func (e *Engine) ContainerCreate(ctx context.Context, name string, req *container.CreateRequest, platform *ocispec.Platform) (container.CreateResponse, error) {
+func (e *Engine) ContainerCreate(ctx context.Context, name string, req *container.CreateRequest, platform *ocispec.Platform) (_ container.CreateResponse, err error) {
+	ctx, end := e.observe(ctx, OpCreate, name)
+	defer func() { end(err) }()
 	none := container.CreateResponse{}
 	if req == nil || req.Config == nil {
 		return none, invalidf("config cannot be empty in order to create a container")

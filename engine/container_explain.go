@@ -32,6 +32,9 @@ func (e *Engine) ContainerExplain(_ context.Context, ref string) (*explain.Conta
 	out := &explain.Container{
 		ID: rec.ID, Name: rec.Name, Image: rec.Config.Image, Status: string(rec.State.shown()), Ending: explainEnding(rec),
 	}
+	if health := c.healthNow(); health != nil {
+		out.Ending.Health = string(health.Status)
+	}
 	if out.Use, err = e.explainUse(rec); err != nil {
 		return nil, err
 	}

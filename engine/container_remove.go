@@ -18,7 +18,9 @@ import (
 // ContainerRemove removes a container and what belongs to it: its writable
 // layer, log, records and, when asked, anonymous volumes. A running one is an
 // ErrConflict unless forced. After an error it can be tried again.
-func (e *Engine) ContainerRemove(ctx context.Context, ref string, opt RemoveOptions) error {
+func (e *Engine) ContainerRemove(ctx context.Context, ref string, opt RemoveOptions) (err error) {
+	ctx, end := e.observe(ctx, OpRemove, ref)
+	defer func() { end(err) }()
 	c, err := e.containers.get(ref)
 	if err != nil {
 		return err

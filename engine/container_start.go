@@ -63,7 +63,9 @@ func (e *Engine) startFresh(ctx context.Context, c *ctr) error {
 }
 
 // start brings a container up. The caller holds act.
-func (e *Engine) start(ctx context.Context, c *ctr) error {
+func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
+	ctx, end := e.observe(ctx, OpStart, c.id)
+	defer func() { end(err) }()
 	before := c.rec.State.Status
 	if err := startable(c.rec); err != nil {
 		return err
@@ -72,7 +74,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) error {
 	if err := e.settleOwed(ctx, c); err != nil {
 		return err
 	}
-	err := c.update(func(r *record) {
+	err = c.update(func(r *record) {
 		r.State.Status, r.State.Error, r.State.Stopped, r.State.OOMKilled = stateStarting, "", false, false
 		r.State.Signal, r.State.Sent, r.State.Used = 0, nil, nil
 	})
@@ -198,7 +200,9 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	if err != nil {
 		return keeper.Status{}, err
 	}
+	ctx, end := e.observe(ctx, OpKeeperStart, c.id)
 	status, err := e.keeper.start(ctx, c.startRequest(spec, rootfs))
+	end(err)
 	if err != nil {
 		return keeper.Status{}, err
 	}

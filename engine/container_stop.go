@@ -29,7 +29,9 @@ func (e *Engine) ContainerStop(ctx context.Context, ref string, opt StopOptions)
 	return e.stop(ctx, c, opt)
 }
 
-func (e *Engine) stop(ctx context.Context, c *ctr, opt StopOptions) error {
+func (e *Engine) stop(ctx context.Context, c *ctr, opt StopOptions) (err error) {
+	ctx, end := e.observe(ctx, OpStop, c.id)
+	defer func() { end(err) }()
 	rec := c.snapshot()
 	sig, err := stopSignal(rec, opt.Signal)
 	if err != nil {

@@ -74,6 +74,8 @@ type Config struct {
 	Labels []string
 	// Version, Commit and BuildTime describe the build; reported by Version.
 	Version, Commit, BuildTime string
+	// Observe is told of operations. Zero: nobody is.
+	Observe Observe
 	// Logger takes the engine's own log. Zero: discard.
 	Logger *slog.Logger
 }

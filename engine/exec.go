@@ -112,7 +112,9 @@ func execUser(rec *record, req *container.ExecCreateRequest) (processUser, error
 // ExecStart starts a prepared exec, once. The stream is nil when detached. A
 // command that cannot be started leaves the exec ended with exit code 126 or
 // 127, and is the error.
-func (e *Engine) ExecStart(ctx context.Context, id string, opt ExecStartOptions) (Stream, error) {
+func (e *Engine) ExecStart(ctx context.Context, id string, opt ExecStartOptions) (_ Stream, err error) {
+	ctx, end := e.observe(ctx, OpExec, id)
+	defer func() { end(err) }()
 	c, x, err := e.execs.get(id)
 	if err != nil {
 		return nil, err

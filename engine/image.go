@@ -17,7 +17,9 @@ import (
 )
 
 // ImagePull pulls an image and describes it.
-func (e *Engine) ImagePull(ctx context.Context, ref string, opt ImagePullOptions) (*imagetypes.InspectResponse, error) {
+func (e *Engine) ImagePull(ctx context.Context, ref string, opt ImagePullOptions) (_ *imagetypes.InspectResponse, err error) {
+	ctx, end := e.observe(ctx, OpPull, ref)
+	defer func() { end(err) }()
 	img, err := e.images.Pull(ctx, ref, image.PullOptions{
 		Platform: platformText(opt.Platform), Auth: opt.Auth, Progress: opt.Progress,
 	})
@@ -38,7 +40,9 @@ func platformText(p *ocispec.Platform) string {
 
 // ImageLoad loads a docker-archive or OCI layout tar and returns the names
 // (or, untagged, the ids) of what it held.
-func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, opt ImageLoadOptions) ([]string, error) {
+func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, opt ImageLoadOptions) (_ []string, err error) {
+	ctx, end := e.observe(ctx, OpLoad, "")
+	defer func() { end(err) }()
 	list, err := e.images.Load(ctx, r, image.LoadOptions{Platform: platformText(opt.Platform), Progress: opt.Progress})
 	if err != nil {
 		return nil, err

@@ -83,6 +83,9 @@ func (e *Engine) overview() (*Overview, error) {
 		if err != nil {
 			return nil, err
 		}
+		if health := c.healthNow(); health != nil {
+			use.Health = string(health.Status)
+		}
 		o.Containers = append(o.Containers, use)
 	}
 	return o, nil

@@ -26,6 +26,11 @@ type Config struct {
 	Engine Engine
 	// Version is this build's version, shown in the Server header. Zero: "dev".
 	Version string
+	// Observe is told of each request by its route (a pattern of
+	// net/http.ServeMux) as it begins, and by the function it returns of the
+	// answer's status. The request goes on with the context it returns. Zero:
+	// nobody is.
+	Observe func(r *http.Request, route string) (_ context.Context, end func(status int))
 	// Logger takes one debug line per request and the reason of every 5xx.
 	// Zero: discard.
 	Logger *slog.Logger
@@ -35,6 +40,7 @@ type Config struct {
 type Server struct {
 	engine Engine
 	log    *slog.Logger
+	tell   func(r *http.Request, route string) (context.Context, func(status int))
 	banner string
 	routes *http.ServeMux
 	http   *http.Server
@@ -65,6 +71,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		engine:   cfg.Engine,
 		log:      cfg.Logger,
+		tell:     cfg.Observe,
 		banner:   "Berth/" + cfg.Version + " (linux)",
 		draining: draining,
 		drain:    drain,
@@ -126,7 +133,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(answer, r, err)
 		return
 	}
-	s.routes.ServeHTTP(answer, r.WithContext(withVersion(r.Context(), version)))
+	r = r.WithContext(withVersion(r.Context(), version))
+	if s.tell != nil {
+		_, route := s.routes.Handler(r)
+		ctx, end := s.tell(r, route)
+		r = r.WithContext(ctx)
+		defer func() { end(answer.status) }()
+	}
+	s.routes.ServeHTTP(answer, r)
 }
 
 // handler answers one route. An error before the first byte of the answer
@@ -144,17 +158,22 @@ type request struct {
 type response struct {
 	http.ResponseWriter
 	started bool
+	// status is 0 until the answer has begun, and when the connection was taken over.
+	status int
 }
 
 // WriteHeader starts the answer.
 func (w *response) WriteHeader(status int) {
-	w.started = true
+	w.started, w.status = true, status
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write starts the answer with 200 when nothing did.
 func (w *response) Write(p []byte) (int, error) {
 	w.started = true
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
 	return w.ResponseWriter.Write(p)
 }
 

@@ -6,7 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +53,14 @@ type config struct {
 	// LogLevel and LogFormat are for the daemon's own log.
 	LogLevel  string `toml:"log-level"`
 	LogFormat string `toml:"log-format"`
+	// DebugSocket serves metrics and profiles to root. Empty:
+	// RUN-ROOT/debug.sock; none: no such socket.
+	DebugSocket string `toml:"debug-socket"`
+	// MetricsAddress, host:port, serves the metrics by TCP. Empty: not.
+	MetricsAddress string `toml:"metrics-address"`
+	// TraceEndpoint is the URL of an OTLP/HTTP receiver of traces. Empty: what
+	// OTEL_EXPORTER_OTLP_ENDPOINT says, else there are none.
+	TraceEndpoint string `toml:"trace-endpoint"`
 	// LogDriver and LogOptions are for containers that name none.
 	LogDriver  string            `toml:"log-driver"`
 	LogOptions map[string]string `toml:"log-options"`
@@ -153,6 +163,9 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringArrayVar(&cfg.CDISpecDirs, "cdi-spec-dir", cfg.CDISpecDirs, "`directory` with CDI specifications of devices (repeatable)")
 	set.StringVar(&cfg.LogLevel, "log-level", cfg.LogLevel, "debug, info, warn or error")
 	set.StringVar(&cfg.LogFormat, "log-format", cfg.LogFormat, "text or json")
+	set.StringVar(&cfg.DebugSocket, "debug-socket", cfg.DebugSocket, "`path` of the socket for metrics and profiles, or none (default RUN-ROOT/debug.sock)")
+	set.StringVar(&cfg.MetricsAddress, "metrics-address", cfg.MetricsAddress, "`host:port` to serve metrics at, too")
+	set.StringVar(&cfg.TraceEndpoint, "trace-endpoint", cfg.TraceEndpoint, "`URL` of an OTLP/HTTP receiver of traces")
 	set.StringVar(&cfg.LogDriver, "log-driver", cfg.LogDriver, "log `driver` of containers that name none: json-file or none")
 	set.StringToStringVar(&cfg.LogOptions, "log-opt", cfg.LogOptions, "`option=value` of the log driver (max-size, max-file)")
 	set.StringVar(&cfg.ShmSize, "shm-size", cfg.ShmSize, "`size` of a container's /dev/shm")
@@ -240,10 +253,34 @@ func (c *config) check() error {
 	if _, err := units.RAMInBytes(c.ShmSize); err != nil {
 		return fmt.Errorf("shm-size: %w", err)
 	}
+	if c.MetricsAddress != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsAddress); err != nil {
+			return fmt.Errorf("metrics-address %q: want host:port", c.MetricsAddress)
+		}
+	}
+	if c.TraceEndpoint != "" {
+		if u, err := url.Parse(c.TraceEndpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("trace-endpoint %q: want a URL such as http://127.0.0.1:4318/v1/traces", c.TraceEndpoint)
+		}
+	}
+	if c.DebugSocket != "" && c.DebugSocket != "none" && !filepath.IsAbs(c.DebugSocket) {
+		return fmt.Errorf("debug-socket %q: want an absolute path, or none", c.DebugSocket)
+	}
 	if c.StopTimeout < 0 {
 		return fmt.Errorf("stop-timeout %d: want seconds, 0 or more", c.StopTimeout)
 	}
 	return c.Image.check()
+}
+
+// debugSocket is where metrics and profiles are served; empty for nowhere.
+func (c *config) debugSocket() string {
+	switch c.DebugSocket {
+	case "":
+		return filepath.Join(c.RunRoot, "debug.sock")
+	case "none":
+		return ""
+	}
+	return c.DebugSocket
 }
 
 // engine is the part of the configuration that is the engine's.

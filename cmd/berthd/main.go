@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/api/docker"
+	"github.com/berth-containers/berth/cmd/berthd/internal/telemetry"
 	"github.com/berth-containers/berth/engine"
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
@@ -37,6 +38,9 @@ var version = "dev"
 // shutdownGrace is how long requests that are under way may take when the
 // daemon stops; a stop with grace in a container is the longest of them.
 const shutdownGrace = 15 * time.Second
+
+// traceGrace is how long the last spans may take to be sent.
+const traceGrace = 3 * time.Second
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -63,7 +67,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if act == purgeAll {
 		err = purge(cfg)
 	} else {
-		err = serve(cfg)
+		err = serve(cfg, args)
 	}
 	if errors.Is(err, errRunning) && cfg.auto {
 		err = nil // somebody else was faster: what was wanted is there
@@ -85,7 +89,7 @@ func report(w io.Writer, err error) {
 
 // serve builds the daemon's parts in order, runs until a signal and takes them
 // down in reverse.
-func serve(cfg *config) (err error) {
+func serve(cfg *config, args []string) (err error) {
 	if err := requireRoot(); err != nil {
 		return err
 	}
@@ -107,7 +111,7 @@ func serve(cfg *config) (err error) {
 	defer func() { err = errors.Join(err, locks.release()) }()
 
 	// 2. The log.
-	logger := newLogger(cfg, os.Stderr)
+	logger, level := newLogger(cfg, os.Stderr)
 	warn(cfg, logger)
 
 	// 3. The sockets are checked before the work begins, and opened when it is done.
@@ -123,17 +127,37 @@ func serve(cfg *config) (err error) {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	stop, release := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer release()
+	defer reloadOnHangup(stop, args, logger, level)()
 
-	// 5. The engine: reloads its records and meets the keeper.
+	// 5. Those who look on: counters, traces where they are asked for.
+	metrics := telemetry.NewMetrics(version)
+	tracer, err := telemetry.NewTracer(stop, cfg.TraceEndpoint, version)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeTracer(tracer)) }()
+	observer := &telemetry.Observer{Metrics: metrics, Tracer: tracer}
+
+	// 6. The engine: reloads its records and meets the keeper.
 	commit, built := buildInfo()
-	eng, err := engine.Open(stop, cfg.engine(version, commit, built, logger))
+	settings := cfg.engine(version, commit, built, logger)
+	settings.Observe = observer.Operation
+	eng, err := engine.Open(stop, settings)
 	if err != nil {
 		return fmt.Errorf("open engine: %w", err)
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
 
-	// 6. The door.
-	api := docker.New(docker.Config{Engine: eng, Version: version, Logger: logger})
+	metrics.Watch(eng)
+	onlookers, err := telemetry.Listen(cfg.debugSocket(), cfg.MetricsAddress, metrics, level)
+	if err != nil {
+		return err
+	}
+	onlookers.Serve()
+	defer func() { err = errors.Join(err, onlookers.Close()) }()
+
+	// 7. The door.
+	api := docker.New(docker.Config{Engine: eng, Version: version, Observe: observer.Request, Logger: logger})
 	open, err := listeners.open()
 	if err != nil {
 		return err
@@ -148,6 +172,17 @@ func serve(cfg *config) (err error) {
 	release() // a second signal kills
 	logger.Info("stopping")
 	return errors.Join(err, notify.send("STOPPING=1"), shutDown(api))
+}
+
+// closeTracer sends the last spans, within bounds. That nobody takes them is no
+// failure of the daemon.
+func closeTracer(t *telemetry.Tracer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), traceGrace)
+	defer cancel()
+	if err := t.Close(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // requireRoot says what is missing before something fails for the lack of it.
@@ -171,7 +206,8 @@ func purge(cfg *config) (err error) {
 	defer func() { err = errors.Join(err, locks.release()) }()
 	stop, release := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer release()
-	return engine.Purge(stop, cfg.engine(version, "", "", newLogger(cfg, os.Stderr)))
+	logger, _ := newLogger(cfg, os.Stderr)
+	return engine.Purge(stop, cfg.engine(version, "", "", logger))
 }
 
 // serveUntil answers requests on the listeners until ctx ends or one fails.
