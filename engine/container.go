@@ -115,6 +115,19 @@ func (c *ctr) note(fn func(r *record)) error {
 	return err
 }
 
+// intend notes, for a container that runs, that an act of several steps begins
+// or has been given up. Else there is nothing that a crash could leave half done.
+func (c *ctr) intend(ctx context.Context, fn func(i *intents)) error {
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
+	if !c.rec.State.active() {
+		return nil
+	}
+	return c.update(func(r *record) { fn(&r.State.intents) })
+}
+
 func (c *ctr) show(rec *record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

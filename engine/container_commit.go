@@ -51,7 +51,7 @@ func (e *Engine) commit(ctx context.Context, c *ctr, opt *CommitOptions) (img *i
 		return nil, err
 	}
 	if opt.Pause && c.rec.State.Status == stateRunning {
-		if err := e.pause(c); err != nil {
+		if err := e.pause(c, true); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, e.thaw(c)) }()

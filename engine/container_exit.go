@@ -31,8 +31,12 @@ func (e *Engine) containerEnded(c *ctr, st keeper.Status) error {
 // settleExit does it. The caller holds act. remove says that --rm wants the
 // container gone.
 func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
-	if !c.rec.State.active() || !sameRun(c.rec, &st) {
-		return false, e.keeper.forget(e.ctx, c.id, "") // told twice
+	if !c.rec.State.active() || !sameRun(c.rec, &st) { // told twice
+		err := e.keeper.forget(e.ctx, c.id, "")
+		if errors.Is(err, errdefs.ErrConflict) { // the next run is under way
+			err = nil
+		}
+		return false, err
 	}
 	ctx := context.WithoutCancel(e.ctx)
 	e.endHealth(c)
@@ -72,9 +76,11 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 }
 
 // sameRun says whether the exit is that of the run the record speaks of. A
-// record in starting has no pid yet: its start was cut short, or is adopted.
+// record in starting has no pid yet: its start was cut short, or is adopted. Nor has
+// a process whose keeper was killed: it is told from one before it by its end.
 func sameRun(rec *record, st *keeper.Status) bool {
-	return rec.State.Status == stateStarting || rec.State.Pid == st.Pid || rec.State.StartedAt.Equal(st.StartedAt) || st.Pid == 0
+	return rec.State.Status == stateStarting || rec.State.Pid == st.Pid || rec.State.StartedAt.Equal(st.StartedAt) ||
+		st.Pid == 0 && st.ExitedAt.After(rec.State.StartedAt)
 }
 
 // autoRemove removes a container that was created with --rm.

@@ -30,24 +30,25 @@ func (e *Engine) ContainerPause(ctx context.Context, ref string) error {
 	default:
 		return errNotRunning(c.id)
 	}
-	return e.pause(c)
+	return e.pause(c, false)
 }
 
-// pause freezes. The caller holds act and knows that the container runs. The
+// pause freezes; briefly says that it is for as long as the caller is at work only.
+// The caller holds act and knows that the container runs. The
 // record comes first: were the engine killed in between, the next Open would
 // see by the kernel that nothing is frozen.
-func (e *Engine) pause(c *ctr) error {
+func (e *Engine) pause(c *ctr, briefly bool) error {
 	g, err := e.cgroup(c.rec)
 	if err != nil {
 		return err
 	}
 	defer g.Close()
-	if err := c.update(func(r *record) { r.State.Status = statePaused }); err != nil {
+	if err := c.update(func(r *record) { r.State.Status, r.State.Thaw = statePaused, briefly }); err != nil {
 		return err
 	}
 	fault.Here(fault.PauseRecord)
 	if err := g.Freeze(); err != nil {
-		undo := c.update(func(r *record) { r.State.Status = stateRunning })
+		undo := c.update(func(r *record) { r.State.Status, r.State.Thaw = stateRunning, false })
 		if undo != nil {
 			e.log.Error("undo pause", "container", c.id, "err", undo)
 		}
@@ -86,7 +87,7 @@ func (e *Engine) thaw(c *ctr) error {
 		return fmt.Errorf("unpause container %s: %w", short(c.id), err)
 	}
 	fault.Here(fault.UnpauseThawed)
-	if err := c.update(func(r *record) { r.State.Status = stateRunning }); err != nil {
+	if err := c.update(func(r *record) { r.State.Status, r.State.Thaw = stateRunning, false }); err != nil {
 		return err
 	}
 	fault.Here(fault.UnpauseDone)

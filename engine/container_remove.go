@@ -26,15 +26,18 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, opt RemoveOpti
 		return err
 	}
 	if opt.Force {
-		if err := e.endForRemoval(ctx, c); err != nil {
+		if err := e.endForRemoval(ctx, c, opt.Volumes); err != nil {
 			return err
 		}
 	}
 	return e.remove(context.WithoutCancel(ctx), c, opt)
 }
 
-// endForRemoval kills a running container and waits for its end.
-func (e *Engine) endForRemoval(ctx context.Context, c *ctr) error {
+// endForRemoval kills a running container and waits for its end. From here on it
+// is to go, whatever becomes of this engine.
+func (e *Engine) endForRemoval(ctx context.Context, c *ctr, volumes bool) error {
+	// On a full disk this cannot be written, and removing is the remedy.
+	_ = c.intend(ctx, func(i *intents) { i.Remove, i.RemoveVolumes = true, volumes })
 	mark := c.exitCount()
 	err := e.kill(ctx, c, syscall.SIGKILL)
 	if errors.Is(err, errdefs.ErrConflict) {
@@ -63,7 +66,9 @@ func (e *Engine) remove(ctx context.Context, c *ctr, opt RemoveOptions) error {
 	c.cancelRestart()
 	// On a full disk this cannot be written, and removing is the remedy: were
 	// the engine killed on the way, the container would have to be removed again.
-	_ = c.note(func(r *record) { r.State.Status = stateRemoving })
+	_ = c.note(func(r *record) {
+		r.State.Status, r.State.Remove, r.State.RemoveVolumes = stateRemoving, true, opt.Volumes
+	})
 	fault.Here(fault.RemoveRecord)
 	if err := errors.Join(e.settleOwed(ctx, c), e.takeApart(ctx, c, opt.Volumes)); err != nil {
 		dead := c.note(func(r *record) { r.State.Status, r.State.Error = stateDead, err.Error() })

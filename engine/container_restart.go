@@ -112,14 +112,18 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref string, opt StopOptio
 	if err != nil {
 		return err
 	}
-	if err := e.stop(ctx, c, opt); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
+	if err := c.intend(ctx, func(i *intents) { i.Restart = true }); err != nil {
 		return err
 	}
+	if err := e.stop(ctx, c, opt); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
+		return errors.Join(err, c.intend(context.WithoutCancel(ctx), func(i *intents) { i.Restart = false }))
+	}
+	ctx = context.WithoutCancel(ctx)
 	if err := c.lock(ctx); err != nil {
 		return err
 	}
 	defer c.unlock()
-	if err := e.startFresh(context.WithoutCancel(ctx), c); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
+	if err := e.startFresh(ctx, c); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
 		return err
 	}
 	e.emitContainer(c.rec, events.ActionRestart, nil)

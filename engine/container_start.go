@@ -77,12 +77,19 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	err = c.update(func(r *record) {
 		r.State.Status, r.State.Error, r.State.Stopped, r.State.OOMKilled = stateStarting, "", false, false
 		r.State.Signal, r.State.Sent, r.State.Used = 0, nil, nil
+		r.State.intents = intents{Restart: r.State.Restart}
 	})
 	if err != nil {
 		return err
 	}
 	fault.Here(fault.StartRecord)
 	status, err := e.launch(ctx, c)
+	if died := (*keeperDied)(nil); errors.As(err, &died) {
+		// All of it is undone. The next keeper buries what the last one had begun.
+		if err = e.keeper.forget(ctx, c.id, ""); err == nil {
+			status, err = e.launch(ctx, c)
+		}
+	}
 	if err != nil {
 		return e.startFailed(c, before, err)
 	}
@@ -91,6 +98,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	// starting and the next Open finds out.
 	err = c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.StartedAt, r.State.ExitCode = stateRunning, status.Pid, status.StartedAt, 0
+		r.State.intents = intents{}
 	})
 	fault.Here(fault.StartDone)
 	e.beginHealth(c)
@@ -134,6 +142,7 @@ func (e *Engine) startFailed(c *ctr, before state, cause error) error {
 	}
 	err := c.note(func(r *record) {
 		r.State.Status, r.State.Pid, r.State.ExitCode, r.State.Error = back, 0, code, cause.Error()
+		r.State.intents = intents{}
 		if back == stateExited {
 			r.State.FinishedAt = time.Now().UTC()
 		}

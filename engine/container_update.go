@@ -56,15 +56,20 @@ func (e *Engine) update(c *ctr, upd *container.UpdateConfig) ([]string, error) {
 	if err != nil {
 		return warnings, err
 	}
-	if err := c.update(func(r *record) { r.HostConfig = &hc }); err != nil {
+	if err := c.update(func(r *record) { r.HostConfig, r.State.Apply = &hc, r.State.active() }); err != nil {
 		return warnings, err
 	}
 	fault.Here(fault.UpdateRecord)
 	if err := e.applyLimits(c); err != nil {
-		if undo := c.update(func(r *record) { r.HostConfig = old }); undo != nil {
+		if undo := c.update(func(r *record) { r.HostConfig, r.State.Apply = old, false }); undo != nil {
 			e.log.Error("undo update", "container", c.id, "err", undo)
 		}
 		return warnings, fmt.Errorf("update container %s: %w", short(c.id), err)
+	}
+	if c.rec.State.Apply {
+		if err := c.update(func(r *record) { r.State.Apply = false }); err != nil {
+			return warnings, err
+		}
 	}
 	fault.Here(fault.UpdateDone)
 	e.emitContainer(c.rec, events.ActionUpdate, nil)

@@ -78,13 +78,62 @@ func (l *keeperLink) close() error {
 	return err
 }
 
+// goneSoon is how long after a broken request its keeper may take to be seen as
+// dead.
+const goneSoon = 2 * time.Second
+
+// retried asks the keeper and, when it dies meanwhile, the next one: for requests
+// that mean the same to a keeper that has buried what the last one ran.
+func (l *keeperLink) retried(ctx context.Context, ask func(c *keeper.Client) error) error {
+	c, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err = ask(c); !errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil {
+		return err
+	}
+	if l.awaitGone(ctx, c); ctx.Err() != nil {
+		return err
+	}
+	next, cerr := l.connect(ctx)
+	if cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return ask(next)
+}
+
+// awaitGone waits until a keeper that has broken off a request is seen as dead; it
+// is false when the keeper lives on.
+func (l *keeperLink) awaitGone(ctx context.Context, c *keeper.Client) bool {
+	timer := time.NewTimer(goneSoon)
+	defer timer.Stop()
+	select {
+	case <-c.Done():
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// start has the keeper start a process; see [keeperDied].
 func (l *keeperLink) start(ctx context.Context, r *keeper.StartRequest) (keeper.Status, error) {
 	c, err := l.connect(ctx)
 	if err != nil {
 		return keeper.Status{}, err
 	}
-	return c.Start(ctx, r)
+	status, err := c.Start(ctx, r)
+	if errors.Is(err, errdefs.ErrUnavailable) && l.awaitGone(ctx, c) {
+		err = &keeperDied{err}
+	}
+	return status, err
 }
+
+// keeperDied is the error of a start whose keeper was killed meanwhile: nothing of
+// the process is left, or will be once another keeper has looked.
+type keeperDied struct{ error }
+
+func (e *keeperDied) Unwrap() error { return e.error }
 
 func (l *keeperLink) exec(ctx context.Context, r *keeper.ExecRequest) (keeper.Status, error) {
 	c, err := l.connect(ctx)
@@ -96,11 +145,7 @@ func (l *keeperLink) exec(ctx context.Context, r *keeper.ExecRequest) (keeper.St
 
 // signal sends sig; a process that has ended meanwhile is no error.
 func (l *keeperLink) signal(ctx context.Context, id, execID string, sig syscall.Signal) error {
-	c, err := l.connect(ctx)
-	if err != nil {
-		return err
-	}
-	err = c.Signal(ctx, id, execID, sig)
+	err := l.retried(ctx, func(c *keeper.Client) error { return c.Signal(ctx, id, execID, sig) })
 	if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrConflict) {
 		return nil
 	}
@@ -128,33 +173,32 @@ func (l *keeperLink) attach(ctx context.Context, id, execID string, o keeper.Att
 
 // wait waits for the end of a process.
 func (l *keeperLink) wait(ctx context.Context, id, execID string) (keeper.Status, error) {
-	c, err := l.connect(ctx)
-	if err != nil {
-		return keeper.Status{}, err
-	}
-	return c.Wait(ctx, id, execID)
+	var status keeper.Status
+	err := l.retried(ctx, func(c *keeper.Client) (err error) {
+		status, err = c.Wait(ctx, id, execID)
+		return err
+	})
+	return status, err
 }
 
 // forget drops the keeper's record of an ended process; one it does not know
 // is no error.
 func (l *keeperLink) forget(ctx context.Context, id, execID string) error {
-	c, err := l.connect(ctx)
-	if err != nil {
-		return err
+	err := l.retried(ctx, func(c *keeper.Client) error { return c.Forget(ctx, id, execID) })
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
 	}
-	if err := c.Forget(ctx, id, execID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return err
-	}
-	return nil
+	return err
 }
 
 // list asks for everything the keeper knows.
 func (l *keeperLink) list(ctx context.Context) ([]keeper.Status, error) {
-	c, err := l.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c.List(ctx)
+	var list []keeper.Status
+	err := l.retried(ctx, func(c *keeper.Client) (err error) {
+		list, err = c.List(ctx)
+		return err
+	})
+	return list, err
 }
 
 // keeperRetry is the pause between attempts to reach a keeper that cannot be

@@ -174,9 +174,7 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 	var err error
 	remove := false
 	switch {
-	case status == stateCreating:
-		remove = true
-	case status == stateRemoving || status == stateDead:
+	case status == stateCreating || status == stateRemoving || status == stateDead:
 		remove = true
 	case c.rec.State.active() && there && st.Exited:
 		remove, err = e.settleExit(c, st)
@@ -190,19 +188,46 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 			ExitCode: keeper.ExitCodeLost, Error: "the host was restarted, or the keeper was"}
 		remove, err = e.settleExit(c, lost)
 	default:
-		if there && !st.Exited { // a start that was given up went through after all
+		switch {
+		case there && !st.Exited: // a start that was given up went through after all
 			err = e.endStray(ctx, c.id)
+		case there: // its end is on record, and in the way of the next start
+			err = e.keeper.forget(ctx, c.id, "")
 		}
 		remove = c.rec.HostConfig.AutoRemove && status == stateExited
 	}
-	if err == nil && !remove {
+	intended := c.rec.State.intents
+	if err == nil && !remove && !intended.Remove {
 		e.resumePolicy(c)
 	}
 	c.unlock()
-	if !remove {
-		return err
+	volumes := status == stateCreating || c.rec.HostConfig.AutoRemove || intended.RemoveVolumes
+	switch {
+	case remove:
+		return errors.Join(err, e.remove(ctx, c, RemoveOptions{Volumes: volumes}))
+	case intended.Remove && err == nil: // a forced removal was cut short
+		e.wg.Go(func() { e.finishRemoval(c, volumes) })
+	case intended.Restart && err == nil && status != stateStarting && c.snapshot().State.active(): // so was a restart
+		e.wg.Go(func() { e.finishRestart(c) })
 	}
-	return errors.Join(err, e.remove(ctx, c, RemoveOptions{Volumes: status == stateCreating || c.rec.HostConfig.AutoRemove}))
+	return err
+}
+
+// finishRestart goes on with a restart whose stop may have begun.
+func (e *Engine) finishRestart(c *ctr) {
+	err := e.ContainerRestart(e.ctx, c.id, StopOptions{})
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) && e.ctx.Err() == nil {
+		e.log.Error("go on with a restart", "container", c.id, "err", err)
+	}
+}
+
+// finishRemoval goes on with a forced removal, in the background: it may wait for
+// the end of a process.
+func (e *Engine) finishRemoval(c *ctr, volumes bool) {
+	err := e.ContainerRemove(e.ctx, c.id, RemoveOptions{Force: true, Volumes: volumes})
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) && e.ctx.Err() == nil {
+		e.log.Error("go on with a removal", "container", c.id, "err", err)
+	}
 }
 
 // endStray kills a container's process that should not be, and returns when the
@@ -231,12 +256,40 @@ func (e *Engine) takeOver(c *ctr, st keeper.Status) error {
 		next = statePaused
 	}
 	err = c.update(func(r *record) {
+		if r.State.Status == stateStarting { // with its start a restart is done
+			r.State.Restart = false
+		}
 		r.State.Status, r.State.Pid, r.State.StartedAt = next, st.Pid, st.StartedAt
 	})
-	if err == nil && next == stateRunning {
+	if err == nil {
+		err = e.finishBrief(c)
+	}
+	if err == nil && c.rec.State.Status == stateRunning {
 		e.resumeHealth(c)
 	}
 	return err
+}
+
+// finishBrief ends what was to be only for as long as an engine was at work on a
+// running container: a pause, and limits that were written down and not yet to the
+// kernel. The caller holds act.
+func (e *Engine) finishBrief(c *ctr) error {
+	if c.rec.State.Thaw {
+		if c.rec.State.Status != statePaused {
+			if err := c.update(func(r *record) { r.State.Thaw = false }); err != nil {
+				return err
+			}
+		} else if err := e.thaw(c); err != nil {
+			return err
+		}
+	}
+	if !c.rec.State.Apply {
+		return nil
+	}
+	if err := e.applyLimits(c); err != nil {
+		return err
+	}
+	return c.update(func(r *record) { r.State.Apply = false })
 }
 
 // frozen asks the kernel. A container whose cgroup is gone has just ended; the
@@ -283,7 +336,7 @@ func (e *Engine) resumePolicy(c *ctr) {
 	if st.Status != stateExited || st.StartedAt.IsZero() {
 		return
 	}
-	if !p.IsAlways() && !(p.IsUnlessStopped() && !st.Stopped) && !(p.IsOnFailure() && wantsRestart(c.rec, st.ExitCode)) {
+	if !st.Restart && !p.IsAlways() && !(p.IsUnlessStopped() && !st.Stopped) && !(p.IsOnFailure() && wantsRestart(c.rec, st.ExitCode)) {
 		return
 	}
 	e.wg.Go(func() {

@@ -59,6 +59,8 @@ type lifeState struct {
 	OOMKilled  bool `json:",omitempty"`
 	// Error is why the last start failed.
 	Error string `json:",omitempty"`
+	// intents are what an engine has begun and not finished.
+	intents
 	// Stopped says that a user stopped it, so that the restart policy
 	// unless-stopped does not bring it back.
 	Stopped bool `json:",omitempty"`
@@ -68,6 +70,21 @@ type lifeState struct {
 	Sent []sentSignal `json:",omitempty"`
 	// Used is what the last run had used when it ended.
 	Used *keeper.Used `json:",omitempty"`
+}
+
+// intents are acts of several steps that an engine has begun: were it killed in
+// the middle, the next one would finish them, or undo what was to be temporary.
+// They are cleared with the last step.
+type intents struct {
+	// Restart: it is to be stopped and started.
+	Restart bool `json:",omitempty"`
+	// Remove: it is to be killed and removed, RemoveVolumes: with its volumes.
+	Remove        bool `json:",omitempty"`
+	RemoveVolumes bool `json:",omitempty"`
+	// Thaw: it is paused for as long as an engine is at work on it, no longer.
+	Thaw bool `json:",omitempty"`
+	// Apply: its limits have changed and the kernel may not know yet.
+	Apply bool `json:",omitempty"`
 }
 
 // active says that the container has, or is about to have, a process.
