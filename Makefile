@@ -27,7 +27,7 @@ COMPLETIONS = \
 
 export CGO_ENABLED = 0
 
-.PHONY: build install uninstall demo clean-host test lint bench clean help
+.PHONY: build install uninstall demo clean-host test crash lint bench clean help
 
 # berth-oci has an entry point of its own (cmd/berth-oci/entry_*.s). The copies are
 # for speed: the linker writes a file through a mapping, page by page, and so it
@@ -80,6 +80,9 @@ TEST_PACKAGES = ca-certificates gcc libc6-dev git jq e2fsprogs perl zstd util-li
 test: ## run all tests, as root after installing what they use
 	@[ "$$(id -u)" -ne 0 ] || ./demo/install-packages.sh $(TEST_PACKAGES) >/dev/null
 	@./test/run
+
+crash: ## kill engine and keeper at every point of every operation (CRASH=NAME,... for some), 5 minutes
+	BERTH_CRASH_WHOLE=$(or $(CRASH),all) $(GO) test -count=1 -timeout 30m ./test/crash
 
 lint: ## formatting, vet and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt on these'; exit 1; }
