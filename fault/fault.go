@@ -3,7 +3,7 @@
 //
 // The points lie behind every step that outlives the process: a file written or
 // renamed, a mount, a link, a process made. Unless [Arm] was called with the
-// variable set, a point costs one comparison with nil.
+// variable set, a point costs one load and a comparison.
 //
 // BERTH_FAULT has one of two forms:
 //
@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -35,10 +36,13 @@ type plan struct {
 	dir  string // "": text is all there is
 	text string
 	seen map[Point]int
+	// watch is called at every point; nil outside of tests.
+	watch func(Point)
 }
 
-// armed is the process's plan. It is the package's only state, written once, by Arm.
-var armed *plan
+// armed is the process's plan. It is the package's only state, written by Arm and
+// Watch.
+var armed atomic.Pointer[plan]
 
 // Arm takes the variable out of the environment and into effect. It is for main,
 // before anything is at work.
@@ -48,29 +52,41 @@ func Arm() {
 		return
 	}
 	os.Unsetenv(Variable)
-	armed = &plan{text: value, seen: map[Point]int{}}
+	a := &plan{text: value, seen: map[Point]int{}}
 	if filepath.IsAbs(value) {
-		armed.dir, armed.text = value, ""
+		a.dir, a.text = value, ""
 	}
+	armed.Store(a)
+}
+
+// Watch has f called at every point of this process, one at a time, by who has
+// reached it: for tests that look at what is there then. Nil ends it.
+func Watch(f func(Point)) {
+	if f == nil {
+		armed.Store(nil)
+		return
+	}
+	armed.Store(&plan{seen: map[Point]int{}, watch: f})
 }
 
 // Environment is what a program of ours that this one starts needs for the same
 // plan; nil without one.
 func Environment() []string {
-	if armed == nil {
+	a := armed.Load()
+	if a == nil || a.watch != nil {
 		return nil
 	}
-	value := armed.dir
+	value := a.dir
 	if value == "" {
-		value = armed.text
+		value = a.text
 	}
 	return []string{Variable + "=" + value}
 }
 
 // Here is a point. It returns unless the point was chosen.
 func Here(p Point) {
-	if armed != nil {
-		armed.reach(p)
+	if a := armed.Load(); a != nil {
+		a.reach(p)
 	}
 }
 
@@ -78,6 +94,10 @@ func Here(p Point) {
 func (a *plan) reach(p Point) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.watch != nil {
+		a.watch(p)
+		return
+	}
 	if a.dir != "" {
 		a.look(p)
 	}

@@ -66,6 +66,13 @@ const (
 	Discarded       Point = "image.discarded" // moved into the trash
 )
 
+// The volumes' points.
+const (
+	VolumeMade    Point = "volume.made" // under its temporary name
+	VolumeRenamed Point = "volume.renamed"
+	VolumeDoomed  Point = "volume.doomed"
+)
+
 // The network's points.
 const (
 	NetnsFile     Point = "network.netns.file"
@@ -95,6 +102,8 @@ const (
 	KeeperExit       Point = "keeper.exit.recorded"
 	KeeperForgotten  Point = "keeper.forgotten"
 	KeeperSignalSent Point = "keeper.signal.sent"
+	KeeperParked     Point = "keeper.upgrade.parked"
+	KeeperTookOver   Point = "keeper.upgrade.took-over"
 )
 
 // Points lists all of them.
@@ -110,10 +119,13 @@ func Points() []Point {
 		ListWritten, ListRenamed, BlobCommitted, LayerPrepared, LayerExtracted, LayerListed, LayerCommitted, LayerRemoved,
 		ImageRecorded, SnapshotMade, SnapshotRenamed, Discarded,
 
+		VolumeMade, VolumeRenamed, VolumeDoomed,
+
 		NetnsFile, NetnsBound, NetnsReleased, NetnsRemoved, LeaseWritten, LeaseRenamed, LeaseRemoved,
 		LinkMade, LinkReady, Published, Unpublished,
 
 		KeeperDir, KeeperWritten, KeeperRenamed, KeeperCgroup, KeeperMade, KeeperServed, KeeperExecMade,
 		KeeperReaped, KeeperEmptied, KeeperExit, KeeperForgotten, KeeperSignalSent,
+		KeeperParked, KeeperTookOver,
 	}
 }

@@ -30,6 +30,9 @@ type attachment struct {
 	rest []byte
 	// broken is set when the client takes nothing any more.
 	broken bool
+
+	// idle says that the client sends nothing, or nothing more. Only serve's.
+	idle bool
 }
 
 func newAttachment(conn *net.UnixConn, want AttachOptions) (*attachment, error) {
@@ -37,7 +40,7 @@ func newAttachment(conn *net.UnixConn, want AttachOptions) (*attachment, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &attachment{conn: conn, raw: raw, want: want}, nil
+	return &attachment{conn: conn, raw: raw, want: want, idle: !want.Stdin}, nil
 }
 
 // wants says whether the client asked for the stream.
@@ -56,6 +59,10 @@ func (a *attachment) send(frame []byte) {
 		return
 	}
 	if !a.late {
+		if len(a.rest) > 0 { // what a hand-over interrupted comes first
+			frame = append(a.rest, frame...)
+			a.rest = nil
+		}
 		n, err := a.conn.Write(frame)
 		if err == nil {
 			return
@@ -84,26 +91,32 @@ func (a *attachment) hurry() { a.conn.SetWriteDeadline(time.Now().Add(hurryTime)
 func (a *attachment) wake() { a.conn.SetReadDeadline(longAgo()) }
 
 // serve carries the client's input to the process until the client is gone or
-// the process has ended and the client has all output. It owns the connection.
-func (a *attachment) serve(io *stdio) {
-	defer a.conn.Close()
-	defer io.detach(a)
-	reading := a.want.Stdin
+// the process has ended and the client has all output; it owns the connection. It
+// is false when interrupted by a hand-over, and the connection then still open.
+func (a *attachment) serve(io *stdio) (over bool) {
+	defer func() {
+		if over {
+			io.detach(a)
+			a.conn.Close()
+		}
+	}()
 	for {
 		a.conn.SetReadDeadline(time.Time{})
+		if io.park.isOn() { // looked at after the deadline is off: see interrupt
+			return false
+		}
 		switch state := io.currentState(); {
 		case state == stdioEnded:
-			a.writeRest()
-			return
-		case state == stdioLive && reading:
+			return a.writeRest(io)
+		case state == stdioLive && !a.idle:
 			if a.copyStdin(io) {
-				reading = false
+				a.idle = true
 				io.stdinDone()
 			}
-		case a.hungUp() && (!reading || io.currentState() != stdioLive):
+		case a.hungUp() && (a.idle || io.currentState() != stdioLive):
 			// Else it is gone, but the process started meanwhile, and what it
 			// sent before is still to be read.
-			return
+			return true
 		}
 	}
 }
@@ -131,13 +144,23 @@ func (a *attachment) hungUp() bool {
 	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-func (a *attachment) writeRest() {
+// writeRest writes what the client has not taken yet; it is false when interrupted
+// by a hand-over.
+func (a *attachment) writeRest(io *stdio) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.conn.SetWriteDeadline(time.Time{})
+	if io.park.isOn() {
+		return false
+	}
 	if len(a.rest) > 0 && !a.broken {
-		_, err := a.conn.Write(a.rest)
+		n, err := a.conn.Write(a.rest)
+		if err != nil && io.park.isOn() {
+			a.rest = a.rest[n:]
+			return false
+		}
 		a.broken = err != nil
 	}
 	a.rest = nil
+	return true
 }

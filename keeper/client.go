@@ -282,3 +282,43 @@ func (s *Stream) SetDeadline(t time.Time) error { return s.conn.SetDeadline(t) }
 // Conn is the connection itself, for copying by splice(2) or handing it to
 // another process. It stays the stream's.
 func (s *Stream) Conn() *net.UnixConn { return s.conn }
+
+// Upgrade makes the program at the path the keeper. The process stays, and what is
+// attached stays attached; this client's connection ends, and a new one finds the new
+// program. A program that cannot go on from this keeper is ErrUnsupported, and so is
+// a keeper that cannot be upgraded. After an error nothing has changed.
+func (c *Client) Upgrade(ctx context.Context, binary string) error {
+	body, err := json.Marshal(upgradeRequest{binary})
+	if err != nil {
+		return err
+	}
+	conn, stop, err := c.send(ctx, &request{Op: opUpgrade, Body: body})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer stop()
+	if _, err := receive(conn); err != nil { // it has been tried
+		return c.explain(ctx, err)
+	}
+	// The new program closes the connection; a second answer says why there is none.
+	_, err = receive(conn)
+	var failed *Error
+	if errors.As(err, &failed) {
+		return err
+	}
+	select {
+	case <-c.gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Succeed makes this client, of a keeper that has become another program, take over
+// from its client of before: who has started a keeper reaps it.
+func (c *Client) Succeed(old *Client) {
+	if c.info.Pid == old.info.Pid && c.reaper == nil {
+		c.reaper, old.reaper = old.reaper, nil
+	}
+}

@@ -212,7 +212,7 @@ func (r *reaper) close() {
 
 // ParseArgs reads the flags that [Connect] starts a keeper with:
 //
-//	keep --root DIR [--idle DURATION] [--notify-fd N]
+//	keep --root DIR [--idle DURATION] [--notify-fd N] [--takeover N [--check-takeover]]
 //
 // args are those after "keep".
 func ParseArgs(args []string) (ServeOptions, error) {
@@ -222,6 +222,8 @@ func ParseArgs(args []string) (ServeOptions, error) {
 	flags.StringVar(&o.Root, "root", "/run/berth", "directory of the socket and the records")
 	flags.DurationVar(&o.Idle, "idle", defaultIdle, "end after so long without work; negative: never")
 	fd := flags.String("notify-fd", "", "descriptor to report readiness on")
+	state := flags.Int("takeover", -1, "descriptor of what the keeper before has left")
+	flags.BoolVar(&o.CheckTakeover, "check-takeover", false, "only see whether the takeover can be done")
 	err := flags.Parse(args)
 	if err == nil && flags.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
@@ -232,6 +234,10 @@ func ParseArgs(args []string) (ServeOptions, error) {
 			syscall.CloseOnExec(n)
 			o.Notify = os.NewFile(uintptr(n), "notify")
 		}
+	}
+	if err == nil && *state >= 0 {
+		syscall.CloseOnExec(*state)
+		o.Takeover = os.NewFile(uintptr(*state), "takeover")
 	}
 	if err != nil {
 		return o, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("keep: %w", err))

@@ -72,6 +72,17 @@
 // own children; whatever else a container without a pid namespace of its own
 // leaves behind is killed through the cgroup and reaped by the host's init.
 //
+// # Upgrades
+//
+// A keeper becomes another program without ending, by execve(2): the process, its
+// children and the descriptors stay. "upgrade" names the program, which is first
+// asked whether it can go on ("keep --takeover N --check-takeover"). Then starts,
+// ends and whoever moves bytes stop where nothing is in their hands; what is known
+// goes into a memory file, and the new program goes on from there. Attached clients
+// notice nothing. Other connections are closed, and made again by their clients; who
+// connects meanwhile waits in the socket's queue. A program that cannot go on is
+// ErrUnsupported, and all is as before.
+//
 // # What the keeper does not do
 //
 // It does not choose names, prepare filesystems or networks, restart anything,

@@ -20,7 +20,8 @@ func (s *server) awaitExit(p *process, pidfd *os.File) {
 	defer s.checkIdle()
 	final := p.currentStatus()
 	final.Exited = true
-	wait, err := reap(final.Pid, pidfd)
+	wait, err := s.reap(final.Pid, pidfd)
+	defer s.gate.RUnlock()
 	fault.Here(fault.KeeperReaped)
 	final.ExitedAt = time.Now().UTC()
 	final.ExitCode = exitCode(wait)
@@ -37,6 +38,17 @@ func (s *server) awaitExit(p *process, pidfd *os.File) {
 	}
 	p.io.drain()
 	s.announce(p, final, err)
+}
+
+// reap waits for the end of a process and then for the gate, which the caller
+// unlocks: a process whose end no keeper has dealt with is its successor's to reap.
+func (s *server) reap(pid int, pidfd *os.File) (unix.WaitStatus, error) {
+	err := awaitEnd(pid, pidfd)
+	s.gate.RLock()
+	if err != nil {
+		return 0, err
+	}
+	return reapNow(pid)
 }
 
 // lose closes the pidfd of a reaped process.

@@ -34,15 +34,23 @@ func pollable(f *os.File) (*os.File, error) {
 // reap waits for the end of our child pid, which pidfd refers to, and reaps it.
 // Until then the pid cannot be another process's.
 func reap(pid int, pidfd *os.File) (unix.WaitStatus, error) {
+	if err := awaitEnd(pid, pidfd); err != nil {
+		return 0, err
+	}
+	return reapNow(pid)
+}
+
+// awaitEnd waits for the end of a process without reaping it.
+func awaitEnd(pid int, pidfd *os.File) error {
 	raw, err := pidfd.SyscallConn()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	err = raw.Read(func(fd uintptr) bool { return polled(fd, unix.POLLIN) != 0 })
 	if err != nil {
-		return 0, fmt.Errorf("wait for process %d: %w", pid, err)
+		return fmt.Errorf("wait for process %d: %w", pid, err)
 	}
-	return reapNow(pid)
+	return nil
 }
 
 // reapNow reaps our child pid, waiting for its end in a thread of its own.

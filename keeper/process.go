@@ -97,7 +97,7 @@ func (s *server) reserve(k key) (*process, error) {
 	io := s.pending[k]
 	delete(s.pending, k)
 	if io == nil {
-		io = newStdio(s.bufs, s.log)
+		io = newStdio(s.bufs, s.log, s.park)
 	}
 	p := &process{
 		key: k, io: io, settled: make(chan struct{}), done: make(chan struct{}),

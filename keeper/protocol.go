@@ -3,6 +3,7 @@ package keeper
 import (
 	"encoding/json"
 	"os"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -111,6 +112,8 @@ const (
 	opList   = "list"
 	opForget = "forget"
 	opEvents = "events"
+	// opUpgrade makes another program the keeper; Body is an upgradeRequest.
+	opUpgrade = "upgrade"
 )
 
 // request is what a client sends, once per connection.
@@ -142,4 +145,10 @@ type Info struct {
 	Pid int `json:"pid"`
 	// Protocol is the major and minor version that it speaks.
 	Protocol [2]int `json:"protocol"`
+	// Version is that of its program, Begun when that program became the keeper.
+	// A keeper without them cannot be upgraded.
+	Version string    `json:"version,omitempty"`
+	Begun   time.Time `json:"begun,omitzero"`
+	// Program identifies the file it runs from; see [ProgramID].
+	Program string `json:"program,omitempty"`
 }

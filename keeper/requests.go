@@ -68,7 +68,7 @@ func checkPeer(conn *net.UnixConn) error {
 func (s *server) dispatch(conn *net.UnixConn, r *request, files []*os.File) {
 	switch r.Op {
 	case opHello:
-		s.reply(conn, &response{Keeper: &Info{Pid: os.Getpid(), Protocol: [2]int{protocolMajor, protocolMinor}}})
+		s.reply(conn, &response{Keeper: s.info()})
 		awaitHangup(conn)
 	case opAttach:
 		s.attach(conn, r)
@@ -86,6 +86,9 @@ func (s *server) dispatch(conn *net.UnixConn, r *request, files []*os.File) {
 			answer = &response{Failure: newFailure(err)}
 		}
 		s.reply(conn, answer)
+		if err == nil && r.Op == opUpgrade {
+			s.reply(conn, &response{Failure: newFailure(s.upgrade())}) // it has failed, or does not return
+		}
 	}
 }
 
@@ -102,16 +105,22 @@ func (s *server) answer(r *request, files []*os.File) (*response, error) {
 	switch r.Op {
 	case opStart:
 		return s.answerStart(r, files)
+	case opUpgrade:
+		return &response{}, s.prepareUpgrade(r)
 	case opExec:
 		var e ExecRequest
 		if err := decodeBody(r, &e); err != nil {
 			return nil, err
 		}
+		s.gate.RLock()
+		defer s.gate.RUnlock()
 		status, err := s.exec(&e)
 		return &response{Status: &status}, err
 	case opList:
 		return &response{List: s.list()}, nil
 	case opForget:
+		s.gate.RLock()
+		defer s.gate.RUnlock()
 		return &response{}, s.forget(r.key())
 	case opStatus, opSignal, opResize:
 		return s.answerProcess(r)
@@ -130,6 +139,8 @@ func (s *server) answerStart(r *request, files []*os.File) (*response, error) {
 	if len(files) == 1 {
 		start.Rootfs = files[0]
 	}
+	s.gate.RLock()
+	defer s.gate.RUnlock()
 	status, err := s.start(&start)
 	return &response{Status: &status}, err
 }
@@ -200,8 +211,7 @@ func (s *server) attach(conn *net.UnixConn, r *request) {
 		s.reply(conn, &response{Failure: newFailure(err)})
 		return
 	}
-	a.serve(io)
-	s.abandon(r.key(), io)
+	s.serveClient(a, r.key(), io)
 }
 
 // join finds the streams for a client, or makes them when the process is still
@@ -224,7 +234,7 @@ func (s *server) join(k key, a *attachment) (*stdio, error) {
 	}
 	io := s.pending[k]
 	if io == nil {
-		io = newStdio(s.bufs, s.log)
+		io = newStdio(s.bufs, s.log, s.park)
 		s.pending[k] = io
 	}
 	io.attach(a)

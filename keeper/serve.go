@@ -33,6 +33,14 @@ type ServeOptions struct {
 	// keeper runs, or else what went wrong; it is closed then. Nil means nobody wants to know. Who gives it holds
 	// the door lock.
 	Notify *os.File
+	// Takeover is what the keeper that this process was before has left; nil for
+	// a new keeper. See handover.go.
+	Takeover *os.File
+	// CheckTakeover makes Serve only read Takeover: nil means that it could go on
+	// from there.
+	CheckTakeover bool
+	// Version is shown to clients.
+	Version string
 	// Log is for the keeper's own messages; nil means text on stderr.
 	Log *slog.Logger
 }
@@ -72,7 +80,22 @@ type server struct {
 	// only while closing is not set.
 	unfinished sync.WaitGroup
 
+	// gate is held, shared, by whatever changes what a successor must know, and
+	// alone by a hand-over. park stops who moves bytes.
+	gate sync.RWMutex
+	park *parking
+	// listener and life are what a successor goes on with; successor is its program.
+	listener  *net.UnixListener
+	life      *os.File
+	successor string
+	// takenOver is to be begun when all is taken over.
+	takenOver []func()
+	// begun is when this program became the keeper, program which one it is.
+	begun   time.Time
+	program string
+
 	mu          sync.Mutex
+	clients     map[*attachment]client
 	processes   map[key]*process
 	pending     map[key]*stdio // clients attached ahead of a start
 	conns       map[*net.UnixConn]struct{}
@@ -87,11 +110,16 @@ type server struct {
 // another keeper runs in the same root.
 func Serve(ctx context.Context, options ServeOptions) error {
 	o := options.withDefaults()
+	if o.CheckTakeover {
+		_, err := readHandover(o.Takeover)
+		return err
+	}
 	s := &server{
 		place: place{o.Root}, records: records{place{o.Root}.containers()},
 		runtime: o.Runtime, options: o, log: o.Log,
 		bufs: newBuffers(), memory: newTrimmer(),
 		slots: make(chan struct{}, max(8, 4*runtime.GOMAXPROCS(0))), quit: make(chan *os.File, 1),
+		park: newParking(), begun: time.Now().UTC(), program: ProgramID("/proc/self/exe"), clients: map[*attachment]client{},
 		processes: map[key]*process{}, pending: map[key]*stdio{},
 		conns: map[*net.UnixConn]struct{}{}, subscribers: map[*subscriber]struct{}{},
 	}
@@ -105,7 +133,12 @@ func Serve(ctx context.Context, options ServeOptions) error {
 		defer own.runner.Close()
 		s.runtime = own
 	}
-	listener, life, err := s.open(ctx)
+	become := s.open
+	if o.Takeover != nil {
+		become = s.takeOver
+	}
+	listener, life, err := become(ctx)
+	s.listener, s.life = listener, life
 	notify(o.Notify, err)
 	if err != nil {
 		return fmt.Errorf("keeper: %w", err)
@@ -199,6 +232,10 @@ func (s *server) accept(listener *net.UnixListener) {
 		conn, err := listener.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if s.park.isOn() {
+			s.park.awaitOff() // the next keeper takes the connection, or we do
+			continue
 		}
 		if err != nil {
 			// Out of descriptors, most likely. The connection waits in the

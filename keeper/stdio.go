@@ -31,6 +31,7 @@ const (
 type stdio struct {
 	bufs *buffers
 	slog *slog.Logger
+	park *parking
 
 	// Set by open and start, before any of the goroutines that read it.
 	tty       bool
@@ -38,9 +39,15 @@ type stdio struct {
 	// lingers says that others than this process may hold on to its output
 	// after its end; they are read, and ignored, to the end.
 	lingers bool
+	config  LogConfig
 	log     *jsonLog // nil: no log
 	outputs []*output
 	slave   *os.File // keeps a terminal from being hung up while nobody has it open
+
+	// typing is held while input is given to the process; unwritten is what a
+	// hand-over has interrupted, and comes first.
+	typing    sync.Mutex
+	unwritten []byte
 
 	mu       sync.Mutex
 	state    stdioState
@@ -56,10 +63,12 @@ type output struct {
 	stream logStream
 	// drained is closed when all that the process wrote has been dealt with.
 	drained chan struct{}
+	// over says that the process has ended and what comes is read and dropped.
+	over bool
 }
 
-func newStdio(bufs *buffers, log *slog.Logger) *stdio {
-	return &stdio{bufs: bufs, slog: log}
+func newStdio(bufs *buffers, log *slog.Logger, park *parking) *stdio {
+	return &stdio{bufs: bufs, slog: log, park: park}
 }
 
 // stdioConfig says what streams a process gets.
@@ -73,7 +82,7 @@ type stdioConfig struct {
 func (s *stdio) open(c stdioConfig) (Stdio, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tty, s.stdinOnce, s.lingers = c.tty, c.stdinOnce, c.lingers
+	s.tty, s.stdinOnce, s.lingers, s.config = c.tty, c.stdinOnce, c.lingers, c.log
 	if err := s.openLog(c.log); err != nil {
 		return Stdio{}, err
 	}
@@ -173,9 +182,18 @@ func (s *stdio) start(console *os.File) error {
 		a.wake()
 	}
 	for _, o := range s.outputs {
-		go s.run(o)
+		s.read(o)
 	}
 	return nil
+}
+
+// read has an output read to its end.
+func (s *stdio) read(o *output) {
+	s.park.reads(s, 1)
+	go func() {
+		defer s.park.reads(s, -1)
+		s.park.move(func() bool { return s.run(o) })
+	}()
 }
 
 func (s *stdio) openConsole(console *os.File) error {
@@ -275,24 +293,29 @@ func (s *stdio) drain() {
 	s.end()
 }
 
-// run reads one stream to its end. It is the stream's only reader.
-func (s *stdio) run(o *output) {
-	defer o.file.Close()
-	func() {
-		defer close(o.drained)
-		s.copyLive(o)
+// run reads one stream to its end, or until the keeper is handed over. It is the
+// stream's only reader.
+func (s *stdio) run(o *output) (over bool) {
+	if !o.over {
+		if !s.copyLive(o) {
+			return false
+		}
 		if s.log != nil {
 			s.log.end(&o.stream, time.Now())
 		}
-	}()
-	if s.lingers {
-		s.discard(o)
+		o.over = true
+		close(o.drained)
 	}
+	if s.lingers && !s.discard(o) {
+		return false
+	}
+	o.file.Close()
+	return true
 }
 
 // copyLive copies until the end of the stream, or until the process has exited
-// and the stream is empty.
-func (s *stdio) copyLive(o *output) {
+// and the stream is empty. It is false when it was interrupted by a hand-over.
+func (s *stdio) copyLive(o *output) bool {
 	var c *chunk
 	var n int
 	var failure error
@@ -308,10 +331,13 @@ func (s *stdio) copyLive(o *output) {
 	}
 	for {
 		if err := o.raw.Read(try); err != nil {
+			if s.park.isOn() {
+				return false
+			}
 			break // woken: the process has exited
 		}
 		if failure != nil {
-			return
+			return true
 		}
 		s.deliver(o, c, n)
 	}
@@ -320,11 +346,12 @@ func (s *stdio) copyLive(o *output) {
 	left := s.readable(o)
 	for left > 0 {
 		if err := o.raw.Control(func(fd uintptr) { try(fd) }); err != nil || failure != nil {
-			return
+			return true
 		}
 		left -= n
 		s.deliver(o, c, n)
 	}
+	return true
 }
 
 // maxTerminalBuffer is more than the kernel keeps of a terminal's output, and
@@ -372,15 +399,17 @@ func (s *stdio) deliver(o *output, c *chunk, n int) {
 	}
 }
 
-func (s *stdio) discard(o *output) {
+// discard reads to the end; it is false when interrupted by a hand-over.
+func (s *stdio) discard(o *output) bool {
 	o.file.SetReadDeadline(time.Time{})
-	for {
+	for !s.park.isOn() { // looked at after the deadline is off: see interrupt
 		c, _, err := s.bufs.read(o.raw)
 		if err != nil {
-			return
+			return !s.park.isOn()
 		}
 		s.bufs.put(c)
 	}
+	return false
 }
 
 // attach adds a client, unless the process has exited.
@@ -415,11 +444,21 @@ func (s *stdio) currentState() stdioState {
 // writeStdin gives input to the process, waiting until it takes it. What a
 // process does not take because it closed its stdin is dropped.
 func (s *stdio) writeStdin(b []byte) {
+	s.typing.Lock()
+	defer s.typing.Unlock()
+	if len(s.unwritten) > 0 {
+		b = append(s.unwritten, b...)
+		s.unwritten = nil
+	}
 	s.mu.Lock()
 	stdin := s.stdin
 	s.mu.Unlock()
-	if stdin != nil {
-		stdin.Write(b)
+	if stdin == nil || len(b) == 0 {
+		return
+	}
+	n, err := stdin.Write(b)
+	if err != nil && s.park.isOn() {
+		s.unwritten = slices.Clone(b[n:])
 	}
 }
 

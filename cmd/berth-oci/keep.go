@@ -18,6 +18,7 @@ func runKeep(_ *app, _ *flag.FlagSet, args []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	options.Version = version
 	if err := liveLong(); err != nil {
 		return 1, err
 	}
