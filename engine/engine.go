@@ -45,6 +45,9 @@ type Config struct {
 	// BridgeSubnet is the default bridge's IPv4 subnet in CIDR notation.
 	// Zero: the network part's default.
 	BridgeSubnet string
+	// UpgradeKeeper makes a keeper that runs from another program than BerthOCI
+	// become that, at Open. Zero: it stays, and the log says so.
+	UpgradeKeeper bool
 	// CgroupParent is the cgroup below which containers live. Zero: /berth.
 	CgroupParent string
 	// InsecureRegistries are the host[:port] spoken to without TLS. Loopback
@@ -165,6 +168,9 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 			return fmt.Errorf("make engine directories: %w", err)
 		}
 	}
+	if err := migrate(&e.cfg); err != nil {
+		return err
+	}
 	if e.host, err = probeHost(); err != nil {
 		return fmt.Errorf("probe host: %w", err)
 	}
@@ -193,8 +199,10 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	e.keeper = &keeperLink{opts: keeper.ConnectOptions{Root: e.cfg.RunRoot, Binary: findBinary(e.cfg.BerthOCI)}}
-	_, err = e.keeper.connect(ctx)
-	return err
+	if _, err = e.keeper.connect(ctx); err != nil {
+		return err
+	}
+	return e.considerUpgrade(ctx)
 }
 
 func (e *Engine) openNetworks(ctx context.Context) (*network.Store, error) {

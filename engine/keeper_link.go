@@ -21,6 +21,10 @@ import (
 type keeperLink struct {
 	opts keeper.ConnectOptions
 
+	// turn is held, shared, while a request is under way, so that an upgrade of the
+	// keeper interrupts none; waits excepted, which are made again.
+	turn sync.RWMutex
+
 	mu     sync.Mutex
 	client *keeper.Client
 	closed bool
@@ -49,11 +53,12 @@ func (l *keeperLink) connect(ctx context.Context) (*keeper.Client, error) {
 	if l.closed {
 		return nil, fmt.Errorf("engine is closed: %w", errdefs.ErrUnavailable)
 	}
+	var last *keeper.Client
 	if l.client != nil {
 		select {
 		case <-l.client.Done():
-			l.client.Close()
-			l.client = nil
+			last, l.client = l.client, nil
+			defer last.Close()
 		default:
 			return l.client, nil
 		}
@@ -61,6 +66,9 @@ func (l *keeperLink) connect(ctx context.Context) (*keeper.Client, error) {
 	c, err := keeper.Connect(ctx, l.opts)
 	if err != nil {
 		return nil, err
+	}
+	if last != nil {
+		c.Succeed(last)
 	}
 	l.client = c
 	return c, nil
@@ -118,6 +126,8 @@ func (l *keeperLink) awaitGone(ctx context.Context, c *keeper.Client) bool {
 
 // start has the keeper start a process; see [keeperDied].
 func (l *keeperLink) start(ctx context.Context, r *keeper.StartRequest) (keeper.Status, error) {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	c, err := l.connect(ctx)
 	if err != nil {
 		return keeper.Status{}, err
@@ -136,6 +146,8 @@ type keeperDied struct{ error }
 func (e *keeperDied) Unwrap() error { return e.error }
 
 func (l *keeperLink) exec(ctx context.Context, r *keeper.ExecRequest) (keeper.Status, error) {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	c, err := l.connect(ctx)
 	if err != nil {
 		return keeper.Status{}, err
@@ -145,6 +157,8 @@ func (l *keeperLink) exec(ctx context.Context, r *keeper.ExecRequest) (keeper.St
 
 // signal sends sig; a process that has ended meanwhile is no error.
 func (l *keeperLink) signal(ctx context.Context, id, execID string, sig syscall.Signal) error {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	err := l.retried(ctx, func(c *keeper.Client) error { return c.Signal(ctx, id, execID, sig) })
 	if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrConflict) {
 		return nil
@@ -153,6 +167,8 @@ func (l *keeperLink) signal(ctx context.Context, id, execID string, sig syscall.
 }
 
 func (l *keeperLink) resize(ctx context.Context, id, execID string, height, width uint) error {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	c, err := l.connect(ctx)
 	if err != nil {
 		return err
@@ -164,6 +180,8 @@ func (l *keeperLink) resize(ctx context.Context, id, execID string, height, widt
 }
 
 func (l *keeperLink) attach(ctx context.Context, id, execID string, o keeper.AttachOptions) (*keeper.Stream, error) {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	c, err := l.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -184,6 +202,8 @@ func (l *keeperLink) wait(ctx context.Context, id, execID string) (keeper.Status
 // forget drops the keeper's record of an ended process; one it does not know
 // is no error.
 func (l *keeperLink) forget(ctx context.Context, id, execID string) error {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	err := l.retried(ctx, func(c *keeper.Client) error { return c.Forget(ctx, id, execID) })
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
@@ -193,6 +213,8 @@ func (l *keeperLink) forget(ctx context.Context, id, execID string) error {
 
 // list asks for everything the keeper knows.
 func (l *keeperLink) list(ctx context.Context) ([]keeper.Status, error) {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
 	var list []keeper.Status
 	err := l.retried(ctx, func(c *keeper.Client) (err error) {
 		list, err = c.List(ctx)
@@ -214,7 +236,7 @@ func (e *Engine) watchExits() {
 		if e.ctx.Err() != nil {
 			return
 		}
-		e.log.Warn("keeper is gone, starting another", "cause", err)
+		e.log.Warn("connection to the keeper has ended, connecting again", "cause", err)
 		if err == nil {
 			continue
 		}

@@ -137,6 +137,7 @@ type System interface {
 // Upkeep looks after the engine itself.
 type Upkeep interface {
 	Check(ctx context.Context, repair bool) (*engine.CheckReport, error)
+	UpgradeKeeper(ctx context.Context) (*engine.KeeperUpgrade, error)
 }
 
 var _ Engine = (*engine.Engine)(nil)

@@ -71,6 +71,7 @@ func (s *Server) newRoutes() *http.ServeMux {
 
 		"GET /berth/system/check":            s.systemCheck,
 		"POST /berth/system/check":           s.systemCheck,
+		"POST /berth/system/upgrade-keeper":  s.upgradeKeeper,
 		"GET /berth/containers/{id}/explain": s.containerExplain,
 		"GET /berth/top":                     s.overview,
 	} {

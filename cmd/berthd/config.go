@@ -40,6 +40,8 @@ type config struct {
 	PidFile string `toml:"pidfile"`
 	// BerthOCI is the berth-oci binary, which the keeper runs.
 	BerthOCI string `toml:"berth-oci"`
+	// UpgradeKeeper lets a running keeper become the installed berth-oci.
+	UpgradeKeeper bool `toml:"upgrade-keeper"`
 	// CgroupParent is the cgroup below which containers live.
 	CgroupParent string `toml:"cgroup-parent"`
 	// Bridge is the default network's link.
@@ -155,6 +157,7 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.Group, "group", cfg.Group, "`group` of the unix sockets (default berth when it exists)")
 	set.StringVar(&cfg.PidFile, "pidfile", cfg.PidFile, "`file` to write the pid to")
 	set.StringVar(&cfg.BerthOCI, "berth-oci", cfg.BerthOCI, "`path` of berth-oci, the keeper's binary (default beside berthd, then $PATH)")
+	set.BoolVar(&cfg.UpgradeKeeper, "upgrade-keeper", cfg.UpgradeKeeper, "let a running keeper become the installed berth-oci, when it is another one")
 	set.StringVar(&cfg.CgroupParent, "cgroup-parent", cfg.CgroupParent, "`cgroup` below which containers live (default /berth)")
 	set.StringVar(&cfg.Bridge, "bridge", cfg.Bridge, "`name` of the default network's bridge")
 	set.StringVar(&cfg.BridgeSubnet, "bridge-subnet", cfg.BridgeSubnet, "`subnet` of the default network in CIDR notation")
@@ -293,6 +296,7 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		BerthOCI:           c.BerthOCI,
 		BridgeName:         c.Bridge,
 		BridgeSubnet:       c.BridgeSubnet,
+		UpgradeKeeper:      c.UpgradeKeeper,
 		CgroupParent:       c.CgroupParent,
 		InsecureRegistries: c.InsecureRegistries,
 		MaxLayerSize:       layerSize,

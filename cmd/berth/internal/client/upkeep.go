@@ -1,6 +1,9 @@
 package client
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Check is what a check of the engine has found.
 type Check struct {
@@ -28,5 +31,22 @@ func (c *Client) SystemCheck(ctx context.Context, repair bool) (*Check, error) {
 	}
 	var out Check
 	err := c.call(ctx, Request{Method: method, Path: "/berth/system/check"}, &out)
+	return &out, err
+}
+
+// Keeper is a keeper at one moment.
+type Keeper struct {
+	Pid     int
+	Version string
+	Since   time.Time
+}
+
+// KeeperUpgrade is the keeper before and after an upgrade.
+type KeeperUpgrade struct{ Before, After Keeper }
+
+// UpgradeKeeper makes the keeper become the program that is installed.
+func (c *Client) UpgradeKeeper(ctx context.Context) (*KeeperUpgrade, error) {
+	var out KeeperUpgrade
+	err := c.call(ctx, Request{Method: "POST", Path: "/berth/system/upgrade-keeper"}, &out)
 	return &out, err
 }
