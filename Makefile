@@ -83,6 +83,7 @@ test: ## run all tests, as root after installing what they use
 
 crash: ## kill engine and keeper at every point of every operation (CRASH=NAME,... for some), 5 minutes
 	BERTH_CRASH_WHOLE=$(or $(CRASH),all) $(GO) test -count=1 -timeout 30m ./test/crash
+	BERTH_POWERLOSS_ALL=1 $(GO) test -count=1 -timeout 30m -run TestPowerLoss ./engine
 
 lint: ## formatting, vet and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt on these'; exit 1; }
