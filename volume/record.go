@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 const (
@@ -86,6 +87,7 @@ func (v *Volume) make(root string) (err error) {
 	if err := os.Chmod(tmp, 0o711); err != nil { // users of containers pass through
 		return err
 	}
+	fault.Here(fault.VolumeMade)
 	if err := os.Rename(tmp, filepath.Join(root, v.Name)); err != nil {
 		return err
 	}

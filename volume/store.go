@@ -17,6 +17,7 @@ import (
 	cfs "github.com/containerd/continuity/fs"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 )
 
 // Options says where a store is.
@@ -146,6 +147,7 @@ func (s *Store) create(ctx context.Context, opt CreateOptions, holder string) (_
 		if err := v.make(s.root); err != nil {
 			return Volume{}, false, fmt.Errorf("create volume %s: %w", opt.Name, err)
 		}
+		fault.Here(fault.VolumeRenamed)
 		e, made = newEntry(v), true
 		s.byID[opt.Name] = e
 	} else if len(opt.Options) > 0 && !maps.Equal(opt.Options, e.Options) {
@@ -271,6 +273,7 @@ func (s *Store) doom(e *entry) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // gone by another hand: so be it
 		return "", err
 	}
+	fault.Here(fault.VolumeDoomed)
 	e.removed = true
 	delete(s.byID, e.Name)
 	return doomed, nil

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ type operation struct {
 // The commands of containers: one that ends with 0 when asked to, one that fails.
 var (
 	waits = []string{"sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait; done"}
-	fails = []string{"sh", "-c", "exit 3"}
+	fails = []string{"sh", "-c", "echo run >>/data/runs; exit 3"}
 )
 
 // config is a container's create request: plain, or with all that a start makes.
@@ -108,6 +109,11 @@ func lackImage(name string) func(r *rig) error {
 	}
 }
 
+// lackVolume makes sure that there is no such volume.
+func lackVolume(name string) func(r *rig) error {
+	return func(r *rig) error { return r.do("DELETE", "/volumes/"+name+"?force=1", nil, nil) }
+}
+
 func post(path string, in any) func(r *rig) error {
 	return func(r *rig) error { return r.do("POST", path, in, nil) }
 }
@@ -128,6 +134,7 @@ func operations() []operation {
 		{name: "update", ensure: have("one", "running", config(waits, nil)),
 			act: post("/containers/one/update", map[string]any{"Memory": 64 << 20, "MemorySwap": 64 << 20})},
 		{name: "exec", ensure: have("one", "running", config(waits, nil)), act: actExec},
+		{name: "upgrade-keeper", ensure: have("one", "running", config(waits, nil)), act: post("/berth/system/upgrade-keeper", nil)},
 		{name: "commit", ensure: func(r *rig) error {
 			return errors.Join(lackImage("committed")(r), have("one", "running", config(waits, nil))(r))
 		}, act: post("/commit?container=one&repo=committed", map[string]any{})},
@@ -146,6 +153,9 @@ func operations() []operation {
 		{name: "tag", ensure: lackImage("tagged"), act: post("/images/box/tag?repo=tagged", nil)},
 		{name: "rmi", ensure: func(r *rig) error { return r.do("POST", "/images/load", bytes.NewReader(r.archive), nil) },
 			act: func(r *rig) error { return r.do("DELETE", "/images/boxed", nil, nil) }},
+		{name: "volume-create", ensure: lackVolume("hold"), act: post("/volumes/create", map[string]any{"Name": "hold"})},
+		{name: "volume-rm", ensure: post("/volumes/create", map[string]any{"Name": "hold"}),
+			act: func(r *rig) error { return r.do("DELETE", "/volumes/hold", nil, nil) }},
 		{name: "prune", ensure: have("one", "exited", bare()), act: post("/containers/prune", nil)},
 		{name: "image-prune", ensure: ensureDangling, act: post("/images/prune", nil)},
 	}
@@ -183,12 +193,17 @@ func actEnd(r *rig) error {
 
 // actPolicy starts a container that fails and is started once more.
 func actPolicy(r *rig) error {
-	if err := r.do("POST", "/containers/one/start", nil, nil); err != nil {
+	// After a crash it may have been started already, by its policy.
+	if err := r.do("POST", "/containers/one/start", nil, nil); err != nil && status(err) != http.StatusNotModified {
 		return err
 	}
 	return r.until(func() (bool, error) {
 		c, err := r.inspect("one")
-		return c.State.Status == "exited" && c.RestartCount == 1, err
+		if err != nil || len(c.Mounts) != 1 {
+			return false, err
+		}
+		runs, err := os.ReadFile(filepath.Join(c.Mounts[0].Source, "runs"))
+		return bytes.Count(runs, []byte("run")) > 1 && c.State.Status == "exited" && c.RestartCount == 1, err
 	})
 }
 
@@ -222,6 +237,7 @@ type inspected struct {
 		ExitCode int
 		Running  bool
 	}
+	Mounts     []struct{ Source string }
 	HostConfig struct {
 		Memory     int64
 		AutoRemove bool
@@ -263,11 +279,11 @@ func (r *rig) observe() (string, error) {
 		lines = append(lines, "image "+name)
 	}
 	slices.Sort(lines)
-	volumes, err := os.ReadDir(r.path("state/volumes"))
-	if err != nil {
+	var volumes struct{ Volumes []struct{ Name string } }
+	if err := r.do("GET", "/volumes", nil, &volumes); err != nil {
 		return "", err
 	}
-	return strings.Join(append(lines, fmt.Sprintf("%d volumes", len(volumes))), "\n"), nil
+	return strings.Join(append(lines, fmt.Sprintf("%d volumes", len(volumes.Volumes))), "\n"), nil
 }
 
 // describe is a container in words: its name, state, exit code and limit.
@@ -329,6 +345,9 @@ func (r *rig) clear() error {
 		RepoTags []string
 	}
 	if err := r.do("GET", "/images/json", nil, &images); err != nil {
+		return err
+	}
+	if err := r.do("POST", "/volumes/prune?filters="+url.QueryEscape(`{"all":["true"]}`), nil, nil); err != nil {
 		return err
 	}
 	for _, img := range images {
