@@ -37,12 +37,14 @@ type plan struct {
 	containers int
 	// settle is how long after the last start an engine's memory is looked at.
 	settle time.Duration
+	// upgrades of the keeper while a container is listened to.
+	upgrades int
 }
 
 func (o *options) plan() plan {
 	p := plan{
 		runtimeRounds: 100, limit: 20 * time.Second, pause: 25 * time.Millisecond,
-		callers: 8, runs: 25, throughputRounds: 3, containers: 50, settle: 5 * time.Second,
+		callers: 8, runs: 25, throughputRounds: 3, containers: 50, settle: 5 * time.Second, upgrades: 10,
 	}
 	if o.quick {
 		p.runtimeRounds, p.limit, p.runs, p.containers, p.settle = 10, 3*time.Second, 6, 8, time.Second
@@ -85,7 +87,7 @@ func (b *bench) run(ctx context.Context) error {
 			return fmt.Errorf("OCI runtimes: %w", err)
 		}
 	}
-	if b.does(sectionEngine) || b.does(sectionMemory) {
+	if b.does(sectionEngine) || b.does(sectionMemory) || b.does(sectionUpgrade) {
 		if err := b.compareEngines(ctx); err != nil {
 			return fmt.Errorf("engines: %w", err)
 		}

@@ -53,6 +53,11 @@ func (b *bench) compareEngines(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if b.does(sectionUpgrade) {
+		if err := b.measureUpgrades(ctx, engines[0]); err != nil {
+			return fmt.Errorf("upgrades: %w", err)
+		}
+	}
 	if b.does(sectionMemory) {
 		for _, e := range engines {
 			if err := b.weigh(ctx, e); err != nil {

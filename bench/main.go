@@ -44,6 +44,7 @@ const (
 	sectionOCI        = "oci"
 	sectionThroughput = "throughput"
 	sectionEngine     = "engine"
+	sectionUpgrade    = "upgrade"
 	sectionMemory     = "memory"
 )
 
@@ -85,7 +86,7 @@ func parseOptions(args []string) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&o.quick, "quick", false, "few rounds, for a first look: at most 90 seconds instead of 10 minutes")
 	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each runtime's loop `N`; engines' loops have a quarter (default 100, quick 10)")
-	fs.StringVar(&o.only, "only", "", "run one `section` only: oci, throughput, engine or memory")
+	fs.StringVar(&o.only, "only", "", "run one `section` only: oci, throughput, engine, upgrade or memory")
 	fs.StringVar(&o.out, "out", "", "`directory` for results.md, results.json and start.svg (default docs/benchmarks for a full run, else none)")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with Berth's programs")
 	fs.StringVar(&o.work, "work", "/var/tmp", "`directory` for images and containers, on the file system to measure on; no overlay")
@@ -100,9 +101,9 @@ func parseOptions(args []string) (*options, error) {
 		}
 	}
 	switch o.only {
-	case "", sectionOCI, sectionThroughput, sectionEngine, sectionMemory:
+	case "", sectionOCI, sectionThroughput, sectionEngine, sectionUpgrade, sectionMemory:
 	default:
-		return nil, fmt.Errorf("-only %s: oci, throughput, engine or memory", o.only)
+		return nil, fmt.Errorf("-only %s: oci, throughput, engine, upgrade or memory", o.only)
 	}
 	if o.out == "" && !o.quick && o.only == "" {
 		o.out = "docs/benchmarks"
