@@ -170,7 +170,7 @@ func (r *rig) try(t *testing.T, c crash, o outcome) bool {
 	}
 	r.recover(t, c)
 	state := r.settle(t, c, o)
-	if state != o.before {
+	if state != o.before || c.op.anew {
 		if err := c.op.ensure(r); err != nil {
 			t.Fatalf("before the repetition: %v", err)
 		}
@@ -244,7 +244,7 @@ func (r *rig) recover(t *testing.T, c crash) {
 // nothing, and returns it.
 func (r *rig) settle(t *testing.T, c crash, o outcome) string {
 	t.Helper()
-	allowed := append([]string{o.before, o.after}, c.op.also...)
+	allowed := []string{o.before, o.after}
 	if c.who != theEngine {
 		allowed = append(allowed, lost(o.before), lost(o.after))
 	}
