@@ -46,7 +46,6 @@ func refuseHostConfig(hc *container.HostConfig) error {
 		{len(hc.StorageOpt) > 0, "--storage-opt"},
 		{hc.Init != nil && *hc.Init, "--init"},
 		{hc.VolumeDriver != "" && hc.VolumeDriver != "local", "--volume-driver " + hc.VolumeDriver},
-		{!hc.UsernsMode.Valid(), fmt.Sprintf("--userns %s", hc.UsernsMode)},
 		{!hc.Isolation.IsDefault(), fmt.Sprintf("--isolation %s", hc.Isolation)},
 		{!slices.Contains([]string{runtimeName, "runc", "io.containerd.runc.v2"}, hc.Runtime), "--runtime " + hc.Runtime},
 	} {
@@ -83,6 +82,9 @@ func checkHostConfig(cfg *container.Config, hc *container.HostConfig) error {
 		return invalidf("shm size can not be less than 0")
 	case hc.OomScoreAdj < -1000 || hc.OomScoreAdj > 1000:
 		return invalidf("invalid value %d, range for oom score adj is [-1000, 1000]", hc.OomScoreAdj)
+	}
+	if err := checkUserns(hc); err != nil {
+		return err
 	}
 	if err := checkCgroupParent(hc.CgroupParent); err != nil {
 		return err

@@ -27,6 +27,9 @@ func (e *Engine) defaultHostConfig(req *container.HostConfig) *container.HostCon
 	if hc.IpcMode.IsEmpty() {
 		hc.IpcMode = container.IPCModePrivate
 	}
+	if hc.UsernsMode == "" && e.cfg.Userns != usernsHost {
+		hc.UsernsMode = container.UsernsMode(e.cfg.Userns)
+	}
 	if hc.CgroupnsMode.IsEmpty() {
 		// On cgroup v1 Docker's default shows the host's cgroup names.
 		hc.CgroupnsMode = container.CgroupnsModeHost

@@ -257,7 +257,6 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		"--storage-opt":   {StorageOpt: map[string]string{"size": "1g"}},
 		"--init":          {Init: &yes},
 		"--volume-driver": {VolumeDriver: "nfs"},
-		"--userns":        {UsernsMode: "remap"},
 		"--runtime":       {Runtime: "kata"},
 	} {
 		if hc.Runtime == "" {

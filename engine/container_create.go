@@ -38,7 +38,11 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req *containe
 	if rec.Name, err = e.containers.reserve(name, rec.ID); err != nil {
 		return none, err
 	}
-	if err := e.makeContainer(ctx, rec, img); err != nil {
+	if err = e.assignIDs(rec); err == nil {
+		err = e.makeContainer(ctx, rec, img)
+	}
+	if err != nil {
+		e.ids.release(rec.ID)
 		e.containers.release(rec.Name, rec.ID)
 		return none, fmt.Errorf("create container %s: %w", rec.Name, err)
 	}

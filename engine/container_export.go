@@ -16,12 +16,12 @@ func (e *Engine) ContainerExport(ctx context.Context, ref string, w io.Writer) e
 	if err != nil {
 		return err
 	}
-	root, done, err := e.openRoot(ctx, c)
+	root, ids, done, err := e.openRoot(ctx, c)
 	if err != nil {
 		return fmt.Errorf("export container %s: %w", short(c.id), err)
 	}
 	defer done()
-	if err := writeTar(ctx, w, root); err != nil {
+	if err := writeTar(ctx, w, root, ids); err != nil {
 		return fmt.Errorf("export container %s: %w", short(c.id), err)
 	}
 	e.emitContainer(c.snapshot(), events.ActionExport, nil)
@@ -29,27 +29,28 @@ func (e *Engine) ContainerExport(ctx context.Context, ref string, w io.Writer) e
 }
 
 // openRoot opens a container's root directory: through its process when it
-// runs, else by mounting it, and then nobody starts it until done is called.
-func (e *Engine) openRoot(ctx context.Context, c *ctr) (root *os.File, done func(), err error) {
+// runs, else by mounting it, and then nobody starts it until done is called. ids
+// is not nil when owners show as what they are on the host.
+func (e *Engine) openRoot(ctx context.Context, c *ctr) (root *os.File, ids *idMapping, done func(), err error) {
 	if err := c.lock(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	switch st := c.rec.State.Status; st {
 	case stateRunning, statePaused:
 		defer c.unlock()
 		root, err = os.Open(fmt.Sprintf("/proc/%d/root", c.rec.State.Pid))
-		return root, func() { root.Close() }, err
+		return root, c.rec.IDs, func() { root.Close() }, err
 	case stateCreated, stateExited, stateRestarting:
 	default:
 		c.unlock()
-		return nil, nil, conflictf("it is %s", st)
+		return nil, nil, nil, conflictf("it is %s", st)
 	}
 	root, err = e.images.MountDetached(ctx, c.id)
 	if err != nil {
 		c.unlock()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return root, func() {
+	return root, nil, func() {
 		root.Close()
 		c.unlock()
 	}, nil

@@ -70,7 +70,7 @@ func (j *joins) path(f *os.File) string {
 	if f == nil {
 		return ""
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+	return descriptorPath(f)
 }
 
 func (j *joins) close() {

@@ -54,7 +54,7 @@ func (e *Engine) connectBridge(ctx context.Context, c *ctr, src *specSources) (*
 	if err != nil {
 		return nil, err
 	}
-	netns, err := e.nets.NewNamespace(c.id)
+	netns, err := e.newNetns(c.id, src.userns)
 	if err != nil {
 		return nil, err
 	}

@@ -186,6 +186,11 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	}
 	defer sources.close()
 	src.mountSources = sources.paths
+	if src.userns, err = e.makeUserns(rec); err != nil {
+		return keeper.Status{}, err
+	}
+	defer src.userns.close()
+
 	var rootfs *os.File
 	undo.add(func() { // runs first
 		if rootfs != nil {
@@ -194,12 +199,14 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	})
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		if rootfs, err = e.images.MountDetached(ctx, rec.ID); err != nil {
+		if rootfs, err = e.mountRoot(ctx, rec.ID, src.userns); err != nil {
 			return err
 		}
 		fault.Here(fault.StartRootfs)
-		src.user, err = resolveUser(rootfs, rec.Config.User, rec.HostConfig.GroupAdd)
-		return err
+		if src.user, err = resolveUser(rootfs, rec.Config.User, rec.HostConfig.GroupAdd); err != nil {
+			return err
+		}
+		return src.userns.checkMapped(&src.user)
 	})
 	group.Go(func() error { return e.prepareNetwork(ctx, c, src) })
 	if err := group.Wait(); err != nil {

@@ -70,6 +70,12 @@ type Config struct {
 	// StopTimeout is how many seconds a container gets between its stop signal
 	// and SIGKILL. Zero: 10.
 	StopTimeout int
+	// Userns is the user namespace of containers that name none: host, or auto
+	// for ids of their own. Zero: host.
+	Userns string
+	// UsernsIDs are the ids containers get of, FIRST:COUNT. Zero: those of berth
+	// in /etc/subuid and /etc/subgid, or 0x70000000 and up.
+	UsernsIDs string
 	// CDISpecDirs are the directories with CDI specifications, the later ones
 	// before the earlier. Zero: /etc/cdi and /var/run/cdi.
 	CDISpecDirs []string
@@ -95,6 +101,7 @@ func (c Config) withDefaults() Config {
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10
 	}
+	c.Userns = firstNonEmpty(c.Userns, usernsHost)
 	if c.CDISpecDirs == nil {
 		c.CDISpecDirs = cdiDirs
 	}
@@ -118,6 +125,7 @@ type Engine struct {
 	logWatch   *logWatch
 	appArmor   appArmor
 	cdi        cdiRegistry
+	ids        idRanges
 	networkIDs map[string]string // by name
 	events     *eventLog
 	containers *roster
@@ -139,6 +147,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		execs: &execIndex{byID: map[string]*ctr{}},
 	}
 	e.log, e.cdi = e.cfg.Logger, cdiRegistry{e.cfg.CDISpecDirs}
+	e.ids.configured = e.cfg.UsernsIDs
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

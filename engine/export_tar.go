@@ -22,6 +22,7 @@ type tarWriter struct {
 	*tar.Writer
 	mount uint64           // the tree's mount; what is mounted on it is left out
 	links map[inode]string // first names of files with several
+	ids   *idMapping       // of the tree's owners on the host; nil: they are the host's
 }
 
 // inode is a file's identity.
@@ -33,8 +34,8 @@ type inode struct {
 // statxMask is what a header is made from.
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID
 
-// writeTar writes everything below root.
-func writeTar(ctx context.Context, w io.Writer, root *os.File) error {
+// writeTar writes everything below root, with owners as the container sees them.
+func writeTar(ctx context.Context, w io.Writer, root *os.File, ids *idMapping) error {
 	dir, err := openAt(root, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func writeTar(ctx context.Context, w io.Writer, root *os.File) error {
 	if err := statx(dir, "", unix.AT_EMPTY_PATH, &st); err != nil {
 		return err
 	}
-	t := &tarWriter{Writer: tar.NewWriter(w), mount: st.Mnt_id, links: map[inode]string{}}
+	t := &tarWriter{Writer: tar.NewWriter(w), mount: st.Mnt_id, links: map[inode]string{}, ids: ids}
 	if err := t.dir(ctx, dir, ""); err != nil {
 		return err
 	}
@@ -79,6 +80,7 @@ func (t *tarWriter) entry(ctx context.Context, dir *os.File, entry, name string)
 	if err := statx(dir, entry, unix.AT_SYMLINK_NOFOLLOW, &st); err != nil {
 		return err
 	}
+	t.ids.inside(&st)
 	hdr, ok := tarHeader(name, &st)
 	switch {
 	case !ok:

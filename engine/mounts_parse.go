@@ -142,7 +142,7 @@ func applyBindMode(m *mountPoint, mode string) error {
 			m.RW = false
 		case opt == "nocopy" && m.Type == mount.TypeVolume:
 			m.NoCopy = true
-		case opt == "rw", opt == "consistent", opt == "cached", opt == "delegated":
+		case opt == "rw", opt == optionIDMap, opt == "consistent", opt == "cached", opt == "delegated":
 		case opt == "z", opt == "Z":
 			// SELinux relabelling; no host this engine runs on has SELinux
 			// yet, and Docker too ignores it then.

@@ -85,6 +85,7 @@ func (e *Engine) adopt(rec *record) error {
 		return err
 	}
 	rec.Name = name
+	e.ids.adopt(rec.ID, rec.IDs)
 	e.containers.add(c)
 	for id := range c.execs {
 		e.execs.add(id, c)

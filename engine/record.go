@@ -38,6 +38,8 @@ type record struct {
 	// Path and Args are entrypoint and command joined.
 	Path string
 	Args []string
+	// IDs are the host's ids of its user namespace; nil: it is in the host's.
+	IDs *idMapping `json:",omitempty"`
 	// Mounts are the binds and volumes, tmpfs excepted.
 	Mounts []mountPoint `json:",omitempty"`
 	// Endpoint is what was asked for on the network (address, MAC, aliases).

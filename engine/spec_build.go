@@ -21,6 +21,8 @@ type specSources struct {
 	// netns, pidns and ipcns are paths of namespaces to join; empty makes a
 	// new one unless the mode is host.
 	netns, pidns, ipcns string
+	// userns is the container's own user namespace; nil: the host's.
+	userns *userns
 	// shm is the host directory bound at /dev/shm; empty mounts a tmpfs.
 	shm string
 	// mountSources are what is bound at a destination in place of the mount
@@ -71,6 +73,7 @@ func buildSpec(in *specSources) (*specs.Spec, error) {
 	if err := addDevices(s, in); err != nil {
 		return nil, err
 	}
+	in.userns.mapSpec(s, in)
 	s.Linux.Seccomp, err = seccompProfile(s, &in.sec, hc.Privileged, in.host)
 	return s, err
 }

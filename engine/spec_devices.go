@@ -19,6 +19,7 @@ import (
 // device is one node of --device, looked up on the host.
 type device struct {
 	node   specs.LinuxDevice
+	host   string // its path there
 	access string
 }
 
@@ -104,7 +105,7 @@ func resolveDevices(list []container.DeviceMapping) ([]device, error) {
 			return nil, err
 		}
 		for _, node := range found {
-			devices = append(devices, device{node: node, access: access})
+			devices = append(devices, device{node: node, host: m.PathOnHost + strings.TrimPrefix(node.Path, inside), access: access})
 		}
 	}
 	return devices, nil

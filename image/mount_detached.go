@@ -38,29 +38,36 @@ const maxParameter = 255
 // Have at most one mount of a key at a time: the kernel does not define what
 // two of them do to the upper directory.
 func (s *Store) MountDetached(ctx context.Context, key string) (*os.File, error) {
-	rec, err := s.snapshot(key)
+	o, err := s.overlayOf(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	lower, err := s.lowerDirs(ctx, rec.Chain)
+	f, err := s.mounter.mount(o)
 	if err != nil {
 		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
+	}
+	return f, nil
+}
+
+// overlayOf is the mount of a key.
+func (s *Store) overlayOf(ctx context.Context, key string) (o overlayMount, err error) {
+	rec, err := s.snapshot(key)
+	if err != nil {
+		return o, err
+	}
+	lower, err := s.lowerDirs(ctx, rec.Chain)
+	if err != nil {
+		return o, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
 	if rec.Volatile {
 		// The mark by which the kernel refuses to mount a volatile directory
 		// again. It means "after a crash of the host this is not whole", and
 		// this one does not outlive the host.
 		if err := os.RemoveAll(filepath.Join(s.workDir(key), "work", "incompat")); err != nil {
-			return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
+			return o, fmt.Errorf("mount snapshot %s: %w", key, err)
 		}
 	}
-	f, err := s.mounter.mount(overlayMount{
-		lower: lower, upper: s.upperDir(key), work: s.workDir(key), volatile: rec.Volatile,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
-	}
-	return f, nil
+	return overlayMount{lower: lower, upper: s.upperDir(key), work: s.workDir(key), volatile: rec.Volatile}, nil
 }
 
 // MountImage mounts an image's layers read-only, as [Store.MountDetached] does

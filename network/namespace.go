@@ -22,6 +22,16 @@ import (
 //
 // An id that is in use fails with errdefs.ErrConflict.
 func (s *Store) NewNamespace(id string) (path string, err error) {
+	return s.pin(id, func(path string) error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		return bindNamespace(path)
+	})
+}
+
+// pin makes the file a namespace is bound to, by enter on a thread of its own.
+func (s *Store) pin(id string, enter func(path string) error) (path string, err error) {
 	if err := checkID(id); err != nil {
 		return "", fmt.Errorf("make network namespace: %w", err)
 	}
@@ -35,23 +45,34 @@ func (s *Store) NewNamespace(id string) (path string, err error) {
 	}
 	f.Close()
 	fault.Here(fault.NetnsFile)
-	err = s.onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare: %w", err)
-		}
-		if err := setLoopbackUp(); err != nil {
-			return err
-		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("bind to %s: %w", path, err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err = s.onThread(func() error { return enter(path) }); err != nil {
 		return "", errors.Join(fmt.Errorf("make network namespace %s: %w", id, classify(err)), os.Remove(path))
 	}
 	fault.Here(fault.NetnsBound)
 	return path, nil
+}
+
+// PinNamespace is [Store.NewNamespace] for a network namespace that is there
+// already: one that belongs to a container's user namespace. The file stays the
+// caller's.
+func (s *Store) PinNamespace(id string, ns *os.File) (path string, err error) {
+	return s.pin(id, func(path string) error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("setns: %w", err)
+		}
+		return bindNamespace(path)
+	})
+}
+
+// bindNamespace gives the calling thread's network namespace its pin.
+func bindNamespace(path string) error {
+	if err := setLoopbackUp(); err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind to %s: %w", path, err)
+	}
+	return nil
 }
 
 // RemoveNamespace removes the pin of a namespace. The kernel destroys the

@@ -101,6 +101,27 @@ func (r *Runner) userNamespace(ids *idSource) (*os.File, error) {
 	if ids.path != "" {
 		return os.Open(ids.path)
 	}
+	files, err := r.holdNamespaces(ids, 0, "user")
+	if err != nil {
+		return nil, err
+	}
+	return files[0], nil
+}
+
+// UserNamespace makes a user namespace with these mappings, and a network
+// namespace that belongs to it, in which its root has every right. Both live as
+// long as they are held open or somebody is in them.
+func (r *Runner) UserNamespace(uids, gids []specs.LinuxIDMapping) (user, network *os.File, err error) {
+	files, err := r.holdNamespaces(&idSource{uid: idMap(uids), gid: idMap(gids)}, unix.CLONE_NEWNET, "user", "net")
+	if err != nil {
+		return nil, nil, err
+	}
+	return files[0], files[1], nil
+}
+
+// holdNamespaces makes a user namespace and, in it, those of flags, and opens
+// those that are named as in /proc/PID/ns.
+func (r *Runner) holdNamespaces(ids *idSource, flags uintptr, names ...string) (files []*os.File, err error) {
 	var wait p.Program
 	wait.Call("wait", p.Read, p.Fd(fdSync, "<sync>"), wait.Data(make([]byte, 8), "byte"), p.Int(1))
 	wait.Call("end", p.ExitGroup, p.Int(0))
@@ -119,7 +140,7 @@ func (r *Runner) userNamespace(ids *idSource) (*os.File, error) {
 	}
 	defer ours.Close()
 	pid, pidfd, err := r.interpreter.Start(&p.Launch{Image: image, Sync: theirs, Name: "berth:ids", Attr: &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids.uid, GidMappings: ids.gid, GidMappingsEnableSetgroups: true,
+		Cloneflags: unix.CLONE_NEWUSER | flags, UidMappings: ids.uid, GidMappings: ids.gid, GidMappingsEnableSetgroups: true,
 	}})
 	theirs.Close()
 	if err != nil {
@@ -128,5 +149,15 @@ func (r *Runner) userNamespace(ids *idSource) (*os.File, error) {
 	holder := &Process{Pid: pid, Pidfd: pidfd}
 	defer holder.Close()
 	defer holder.abandon()
-	return os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	for _, name := range names {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }

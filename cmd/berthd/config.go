@@ -70,6 +70,10 @@ type config struct {
 	ShmSize string `toml:"shm-size"`
 	// StopTimeout is the grace, in seconds, of a container told to stop.
 	StopTimeout int `toml:"stop-timeout"`
+	// Userns is the user namespace of containers that name none.
+	Userns string `toml:"userns"`
+	// UsernsIDs are the host's ids for containers, FIRST:COUNT.
+	UsernsIDs string `toml:"userns-ids"`
 	// CDISpecDirs are where CDI specifications of devices are.
 	CDISpecDirs []string `toml:"cdi-spec-dirs"`
 	// Labels are shown by info.
@@ -102,6 +106,7 @@ func defaults() *config {
 		ShmSize:     "64m",
 		StopTimeout: 10,
 		CDISpecDirs: []string{"/etc/cdi", "/var/run/cdi"},
+		Userns:      "host",
 		Bridge:      "berth0",
 		Image:       imageDefaults(),
 
@@ -163,6 +168,8 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.BridgeSubnet, "bridge-subnet", cfg.BridgeSubnet, "`subnet` of the default network in CIDR notation")
 	set.StringArrayVar(&cfg.InsecureRegistries, "insecure-registry", cfg.InsecureRegistries, "`host[:port]` of a registry without TLS (repeatable)")
 	set.StringArrayVar(&cfg.RegistryDirs, "registry-dir", cfg.RegistryDirs, "`directory` with a directory per registry: mirrors (hosts.toml) and certificates (repeatable)")
+	set.StringVar(&cfg.Userns, "userns", cfg.Userns, "user namespace of containers that name none: host, auto or auto:size=N")
+	set.StringVar(&cfg.UsernsIDs, "userns-ids", cfg.UsernsIDs, "`FIRST:COUNT` of the host's ids for containers")
 	set.StringArrayVar(&cfg.CDISpecDirs, "cdi-spec-dir", cfg.CDISpecDirs, "`directory` with CDI specifications of devices (repeatable)")
 	set.StringVar(&cfg.LogLevel, "log-level", cfg.LogLevel, "debug, info, warn or error")
 	set.StringVar(&cfg.LogFormat, "log-format", cfg.LogFormat, "text or json")
@@ -269,6 +276,9 @@ func (c *config) check() error {
 	if c.DebugSocket != "" && c.DebugSocket != "none" && !filepath.IsAbs(c.DebugSocket) {
 		return fmt.Errorf("debug-socket %q: want an absolute path, or none", c.DebugSocket)
 	}
+	if err := engine.CheckUserns(c.Userns, c.UsernsIDs); err != nil {
+		return err
+	}
 	if c.StopTimeout < 0 {
 		return fmt.Errorf("stop-timeout %d: want seconds, 0 or more", c.StopTimeout)
 	}
@@ -306,6 +316,8 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		LogOptions:         c.LogOptions,
 		DefaultShmSize:     shm,
 		StopTimeout:        c.StopTimeout,
+		Userns:             c.Userns,
+		UsernsIDs:          c.UsernsIDs,
 		CDISpecDirs:        c.CDISpecDirs,
 		Labels:             c.Labels,
 		Version:            version,

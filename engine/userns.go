@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/oci"
+	"github.com/moby/moby/api/types/container"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	usernsHost = "host"
+	usernsAuto = "auto"
+	// usernsSize is how many ids a container gets that names no number: all that
+	// programs count with that know 16 bits.
+	usernsSize = 65536
+	// usernsLeast is the least number: the container's terminals belong to
+	// group 5.
+	usernsLeast = 6
+)
+
+// parseUserns reads --userns: host, or a user namespace of the container's own
+// with ids the engine chooses: auto, auto:size=N, or Docker's word private. size
+// is 0 for the host's.
+func parseUserns(mode container.UsernsMode) (size uint32, err error) {
+	word, options, has := strings.Cut(string(mode), ":")
+	switch {
+	case (word == "" || word == usernsHost) && !has:
+		return 0, nil
+	case word == "private" && !has, word == usernsAuto && !has:
+		return usernsSize, nil
+	case word == usernsAuto:
+		value, ok := strings.CutPrefix(options, "size=")
+		n, err := strconv.ParseUint(value, 10, 32)
+		if !ok || err != nil || n < usernsLeast {
+			return 0, errdefs.WithHint(invalidf("invalid USER mode: %s", mode), fmt.Sprintf("say auto:size=N, with at least %d ids", usernsLeast))
+		}
+		return uint32(n), nil
+	}
+	return 0, errdefs.WithHint(invalidf("invalid USER mode: %s", mode), "there are host, private, auto and auto:size=N")
+}
+
+// checkUserns refuses what is of no use, or no protection, together with a user
+// namespace of the container's own.
+func checkUserns(hc *container.HostConfig) error {
+	size, err := parseUserns(hc.UsernsMode)
+	if err != nil {
+		return err
+	}
+	if size == 0 {
+		for _, b := range hc.Binds {
+			if parts := strings.Split(b, ":"); len(parts) == 3 && hasOption(parts[2], optionIDMap) {
+				return errdefs.WithHint(invalidf("volume %q: idmap without a user namespace", b), "give --userns=auto too")
+			}
+		}
+		return nil
+	}
+	for _, f := range []struct {
+		set  bool
+		what string
+	}{
+		{hc.Privileged, "privileged mode is"},
+		{hc.NetworkMode.IsHost() || hc.NetworkMode.IsContainer(), "sharing a network namespace is"},
+		{hc.PidMode.IsHost() || hc.PidMode.IsContainer(), "sharing a PID namespace is"},
+		{hc.IpcMode.IsHost() || hc.IpcMode.IsContainer(), "sharing an IPC namespace is"},
+	} {
+		if f.set {
+			return errdefs.WithHint(invalidf("%s incompatible with user namespaces", f.what),
+				"run the container with --userns=host")
+		}
+	}
+	return nil
+}
+
+// optionIDMap among a bind's options has its files keep their owners: what
+// belongs to the host's user 1000 belongs to the container's.
+const optionIDMap = "idmap"
+
+func hasOption(list, option string) bool {
+	for _, o := range strings.Split(list, ",") {
+		if o == option {
+			return true
+		}
+	}
+	return false
+}
+
+// userns is the user namespace of a starting container, with the network
+// namespace that belongs to it; nil is the host's.
+type userns struct {
+	ids       *idMapping
+	user, net *os.File
+}
+
+// makeUserns makes the namespaces of a container that has ids of its own.
+func (e *Engine) makeUserns(rec *record) (*userns, error) {
+	if rec.IDs == nil {
+		return nil, nil
+	}
+	runner, err := oci.NewRunner()
+	if err != nil {
+		return nil, err
+	}
+	defer runner.Close()
+	u := &userns{ids: rec.IDs}
+	u.user, u.net, err = runner.UserNamespace(rec.IDs.uids(), rec.IDs.gids())
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EPERM) {
+		err = errdefs.WithHint(err, "the kernel allows no more user namespaces: see user.max_user_namespaces in sysctl")
+	}
+	return u, err
+}
+
+func (u *userns) close() {
+	if u != nil {
+		u.user.Close()
+		u.net.Close()
+	}
+}
+
+// mountRoot mounts the container's root, mapped when its ids are.
+func (e *Engine) mountRoot(ctx context.Context, id string, u *userns) (*os.File, error) {
+	if u == nil {
+		return e.images.MountDetached(ctx, id)
+	}
+	return e.images.MountMapped(ctx, id, u.user, u.ids.UID, u.ids.GID)
+}
+
+// newNetns makes and pins the container's network namespace.
+func (e *Engine) newNetns(id string, u *userns) (string, error) {
+	if u == nil {
+		return e.nets.NewNamespace(id)
+	}
+	return e.nets.PinNamespace(id, u.net)
+}
+
+// checkMapped refuses a user that the container's ids do not reach.
+func (u *userns) checkMapped(p *processUser) error {
+	if u == nil {
+		return nil
+	}
+	for _, id := range append([]uint32{p.UID, p.GID}, p.AdditionalGids...) {
+		if id >= u.ids.Size {
+			return errdefs.WithHint(invalidf("id %d is outside of the container's user namespace, which has %d", id, u.ids.Size),
+				fmt.Sprintf("make the container with --userns=auto:size=%d or more", id+1))
+		}
+	}
+	return nil
+}
+
+// mapSpec puts the namespace into the spec and fits the rest to it.
+func (u *userns) mapSpec(s *specs.Spec, in *specSources) {
+	if u == nil {
+		return
+	}
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: descriptorPath(u.user)})
+	s.Linux.UIDMappings, s.Linux.GIDMappings = u.ids.uids(), u.ids.gids()
+	if _, set := s.Linux.Sysctl[sysctlPing]; set && in.rec.HostConfig.Sysctls[sysctlPing] == "" {
+		s.Linux.Sysctl[sysctlPing] = fmt.Sprintf("0 %d", u.ids.Size-1)
+	}
+	own := map[string]bool{}
+	for i := range in.rec.Mounts {
+		m := &in.rec.Mounts[i]
+		own[m.Destination] = m.Type == "volume" || hasOption(m.Mode, optionIDMap)
+	}
+	for _, path := range in.etc {
+		own[path] = true
+	}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if m.Type == "bind" && (own[m.Destination] || own[m.Source]) {
+			m.Options = append(m.Options, optionIDMap)
+		}
+	}
+	// No nodes can be made in a user namespace: the host's are bound.
+	s.Linux.Devices = nil
+	for _, d := range in.devices {
+		s.Mounts = append(s.Mounts, specs.Mount{
+			Destination: d.node.Path, Type: "bind", Source: d.host, Options: []string{"bind", "nosuid", "noexec"},
+		})
+	}
+}
+
+// descriptorPath names an open file for the keeper, another process.
+func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
+
+// assignIDs gives the container ids of its own when it asks for a user
+// namespace.
+func (e *Engine) assignIDs(rec *record) error {
+	size, err := parseUserns(rec.HostConfig.UsernsMode) // checked before
+	if err != nil || size == 0 {
+		return err
+	}
+	rec.IDs, err = e.ids.assign(rec.ID, size)
+	return err
+}
+
+// inside is what the container sees of a file's owner. Owners it has no ids of
+// stay as they are shown.
+func (m *idMapping) inside(st *unix.Statx_t) {
+	if m == nil {
+		return
+	}
+	if n := st.Uid - m.UID; n < m.Size {
+		st.Uid = n
+	}
+	if n := st.Gid - m.GID; n < m.Size {
+		st.Gid = n
+	}
+}
+
+// CheckUserns checks the configuration's user namespace mode and id range.
+func CheckUserns(mode, ids string) error {
+	if _, err := parseUserns(container.UsernsMode(mode)); err != nil || ids == "" {
+		return err
+	}
+	_, err := parseIDRange(ids)
+	return err
+}

@@ -1,0 +1,119 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
+)
+
+// MountMapped is [Store.MountDetached] for a container whose root is not the
+// host's: files show the owners they have on disk to who is in the user
+// namespace, and what is made there gets such owners on disk. So images, commits
+// and exports know nothing of the mapping. root and group are the ids on the
+// host of the namespace's root.
+//
+// overlayfs itself cannot be mapped (mount_setattr(2)), the directories it lies
+// on can, since Linux 5.19: each is mounted mapped, where nobody sees it, and the
+// overlay is made of these.
+func (s *Store) MountMapped(ctx context.Context, key string, userns *os.File, root, group uint32) (*os.File, error) {
+	o, err := s.overlayOf(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.mounter.mountMapped(o, mapping{userns, int(root), int(group)})
+	if err != nil {
+		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
+	}
+	return f, nil
+}
+
+// mapping is a user namespace and who its root is on the host.
+type mapping struct {
+	userns   *os.File
+	uid, gid int
+}
+
+// mountMapped makes the mapped mounts in a mount namespace that ends with its
+// thread; the overlay keeps copies of them.
+func (m *mounter) mountMapped(o overlayMount, ids mapping) (f *os.File, err error) {
+	err = onThread(unix.CLONE_NEWNS, func() error {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return mountError("make mounts private", -1, err)
+		}
+		at := filepath.Join(m.root, "mnt")
+		if err := unix.Mount("berth-layers", at, "tmpfs", 0, "mode=700"); err != nil {
+			return mountError("places for layers", -1, err)
+		}
+		mapped := overlayMount{volatile: o.volatile}
+		for i, dir := range o.lower {
+			place := filepath.Join(at, strconv.Itoa(i))
+			if err := mountIDs(dir, place, ids.userns); err != nil {
+				return err
+			}
+			mapped.lower = append(mapped.lower, place)
+		}
+		// Both on one mount, as overlayfs wants them.
+		place := filepath.Join(at, "upper")
+		if err := mountIDs(filepath.Dir(o.upper), place, ids.userns); err != nil {
+			return err
+		}
+		mapped.upper = filepath.Join(place, filepath.Base(o.upper))
+		mapped.work = filepath.Join(place, filepath.Base(o.work))
+		if err := becomeOwner(ids.uid, ids.gid); err != nil {
+			return err
+		}
+		f, err = m.mount(mapped)
+		return err
+	})
+	return f, err
+}
+
+// mountIDs mounts dir on a new directory at place, with mapped ids.
+func mountIDs(dir, place string, userns *os.File) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return &os.PathError{Op: "open_tree", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())})
+	if errors.Is(err, unix.EINVAL) {
+		err = errdefs.WithHint(errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("map ids of %s: %w", dir, err)),
+			"the file system of the image store must know idmapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)")
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(place, 0o700); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: place, Err: err}
+	}
+	return nil
+}
+
+// becomeOwner makes the calling thread, which ends soon, own the files it makes
+// as the namespace's root. overlayfs does its own work (copies of files, its work
+// directory) as who has mounted it; as the host's root, whom the mapping does not
+// know, it could make nothing. Every capability stays.
+func becomeOwner(uid, gid int) error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	if err := unix.Setfsgid(gid); err != nil {
+		return os.NewSyscallError("setfsgid", err)
+	}
+	if err := unix.Setfsuid(uid); err != nil { // takes the rights over files out of the effective set
+		return os.NewSyscallError("setfsuid", err)
+	}
+	return os.NewSyscallError("capset", unix.Capset(&hdr, &caps[0]))
+}
