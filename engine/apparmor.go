@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/lsm"
 	"github.com/berth-containers/berth/oci"
 	"github.com/moby/profiles/apparmor"
 )
@@ -137,3 +138,21 @@ func checkLandlock(annotations map[string]string, h *hostFacts) error {
 
 // landlockVersion is the version of the interface a layer needs.
 const landlockVersion = 2
+
+// appArmorRemove takes the name of a profile to be unloaded (aa-remove-unknown(8)).
+const appArmorRemove = "/sys/kernel/security/apparmor/.remove"
+
+// removeAppArmor unloads the default profile; one that is not loaded is no
+// error.
+func removeAppArmor() error {
+	if !lsm.AppArmor() {
+		return nil
+	}
+	if loaded, err := apparmor.IsLoaded(appArmorDefault); err != nil || !loaded {
+		return nil // without securityfs it was not loaded by us either
+	}
+	if err := os.WriteFile(appArmorRemove, []byte(appArmorDefault), 0); err != nil {
+		return fmt.Errorf("unload AppArmor profile %s: %w", appArmorDefault, err)
+	}
+	return nil
+}

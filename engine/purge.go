@@ -35,6 +35,7 @@ func Purge(ctx context.Context, cfg Config) error {
 		quitKeeper(ctx, cfg.RunRoot),
 		network.Purge(ctx, cfg.networkOptions()),
 		removeCgroups(cfg.CgroupParent),
+		removeAppArmor(),
 		unmountAll(filepath.Join(cfg.RunRoot, "shm")),
 		volume.UnmountAll(filepath.Join(cfg.StateRoot, "volumes")),
 		removeEntries(cfg.RunRoot, runRootEntries),

@@ -33,6 +33,17 @@ func TestOnCgroupV2(t *testing.T) {
 	}
 }
 
+// TestEngine runs those of the engine's tests that look at what confines and
+// limits a container, where the kernel has AppArmor and one cgroup tree.
+func TestEngine(t *testing.T) {
+	out, err := inVM(t, []string{"engine"}, engineScript)
+	passed(t, results(t, out), "engine/TestAppArmorInTheKernel", "engine/TestConfinementInTheKernel", "engine/TestUpdateReachesTheKernel",
+		"engine/TestUserNamespace", "engine/TestUserNamespaceWithNetworkAndVolumes", "engine/TestCDIDevice")
+	if err != nil {
+		t.Errorf("%v\n%s", err, tail(out, 100))
+	}
+}
+
 func TestOnSELinux(t *testing.T) {
 	out, err := inVM(t, []string{"oci"}, seLinuxScript, "--lsm", "selinux", "--selinux-policy")
 	passed(t, results(t, out), "oci/TestSELinuxLabels")
@@ -111,6 +122,14 @@ echo "== test/oci"
 cp -r src/test/oci /var/lib/pkg && bin=$PWD/test_oci
 (cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run TestCommands/resources) || rc=1
 exit $rc
+`
+
+// engineScript runs the engine's tests of confinement.
+const engineScript = `
+mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
+cp -r src/engine /var/lib/pkg && bin=$PWD/engine
+echo "== engine"
+cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run "AppArmor|Confinement|UpdateReaches|UserNamespace|CDIDevice"
 `
 
 // seLinuxScript runs the tests that need SELinux: with its policy everything
