@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -38,11 +39,11 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req *containe
 	if rec.Name, err = e.containers.reserve(name, rec.ID); err != nil {
 		return none, err
 	}
-	if err = e.assignIDs(rec); err == nil {
+	if err = e.assign(rec); err == nil {
 		err = e.makeContainer(ctx, rec, img)
 	}
 	if err != nil {
-		e.ids.release(rec.ID)
+		e.releaseAssigned(rec)
 		e.containers.release(rec.Name, rec.ID)
 		return none, fmt.Errorf("create container %s: %w", rec.Name, err)
 	}
@@ -51,6 +52,24 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req *containe
 		warnings = []string{}
 	}
 	return container.CreateResponse{ID: rec.ID, Warnings: warnings}, nil
+}
+
+// assign gives the container what no other may have: ids and labels.
+func (e *Engine) assign(rec *record) error {
+	if err := e.assignIDs(rec); err != nil {
+		return err
+	}
+	sec, err := parseSecurityOpt(rec.HostConfig.SecurityOpt, e.host)
+	if err != nil {
+		return err
+	}
+	return e.assignLabels(rec, &sec)
+}
+
+// releaseAssigned gives it back.
+func (e *Engine) releaseAssigned(rec *record) {
+	e.ids.release(rec.ID)
+	e.releaseLabels(rec)
 }
 
 // containerImage finds the image and checks that this host can run it.
@@ -168,7 +187,7 @@ func (e *Engine) checkSecurity(hc *container.HostConfig) (warnings []string, err
 	if err != nil {
 		return nil, err
 	}
-	if sec.labels {
+	if !e.host.seLinux && slices.ContainsFunc(sec.labels, func(o string) bool { return o != "disable" }) {
 		warnings = append(warnings, "this host has no SELinux: the label options have no effect")
 	}
 	if sec.writableCgroups && (!e.host.unified || hc.CgroupnsMode.IsHost()) {

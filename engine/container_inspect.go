@@ -33,6 +33,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (*
 			Ports: portMap(rec), Networks: e.endpointSettings(rec),
 		},
 	}
+	resp.ProcessLabel, resp.MountLabel = rec.Labels.shown()
 	resp.AppArmorProfile = e.appArmor.shown(rec, e.host)
 	if resp.Args == nil {
 		resp.Args = []string{}

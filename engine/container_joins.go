@@ -8,6 +8,7 @@ import (
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
+	"github.com/opencontainers/selinux/go-selinux/label"
 	"golang.org/x/sys/unix"
 )
 
@@ -102,7 +103,8 @@ func (e *Engine) prepareShm(rec *record) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	data := fmt.Sprintf("mode=1777,size=%d", hc.ShmSize)
+	_, files := rec.Labels.shown()
+	data := label.FormatMountLabel(fmt.Sprintf("mode=1777,size=%d", hc.ShmSize), files)
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, data); err != nil {
 		return "", &os.PathError{Op: "mount shm", Path: dir, Err: err}
 	}

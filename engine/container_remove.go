@@ -77,7 +77,7 @@ func (e *Engine) remove(ctx context.Context, c *ctr, opt RemoveOptions) error {
 	fault.Here(fault.RemoveDone)
 	e.forgetExecs(c)
 	e.containers.remove(c, c.rec.Name)
-	e.ids.release(c.id)
+	e.releaseAssigned(c.rec)
 	e.emitContainer(c.rec, events.ActionDestroy, nil)
 	c.noteRemoved()
 	return nil

@@ -199,7 +199,7 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	})
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		if rootfs, err = e.mountRoot(ctx, rec.ID, src.userns); err != nil {
+		if rootfs, err = e.mountRoot(ctx, rec, src.userns); err != nil {
 			return err
 		}
 		fault.Here(fault.StartRootfs)
@@ -210,6 +210,9 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	})
 	group.Go(func() error { return e.prepareNetwork(ctx, c, src) })
 	if err := group.Wait(); err != nil {
+		return keeper.Status{}, err
+	}
+	if err := labelFiles(rec, src.etc); err != nil {
 		return keeper.Status{}, err
 	}
 	spec, err := e.finishSpec(c, src)

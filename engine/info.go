@@ -67,8 +67,8 @@ func (e *Engine) warnings() []string {
 	if e.host.appArmor && !e.appArmor.canLoad(e.host) {
 		list = append(list, "AppArmor is on, but "+appArmorParser+" is not installed: containers that name no profile run without one")
 	}
-	if e.host.seLinux {
-		list = append(list, "SELinux is on, but containers get no labels of their own")
+	if e.host.seLinux && !policyKnowsContainers() {
+		list = append(list, "SELinux is on, but its policy has no labels for containers: they get none")
 	}
 	if !e.host.seccomp {
 		list = append(list, "the kernel has no seccomp: system calls are not filtered")
@@ -85,8 +85,14 @@ func (e *Engine) securityNames() []string {
 	} else if h.landlock >= landlockVersion {
 		list = append(list, fmt.Sprintf("name=landlock,abi=%d", h.landlock))
 	}
+	if h.seLinux {
+		list = append(list, "name=selinux")
+	}
 	if h.seccomp {
 		list = append(list, "name=seccomp,profile=builtin")
+	}
+	if e.cfg.Userns != usernsHost {
+		list = append(list, "name=userns")
 	}
 	if h.unified {
 		list = append(list, "name=cgroupns")

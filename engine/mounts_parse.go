@@ -144,8 +144,8 @@ func applyBindMode(m *mountPoint, mode string) error {
 			m.NoCopy = true
 		case opt == "rw", opt == optionIDMap, opt == "consistent", opt == "cached", opt == "delegated":
 		case opt == "z", opt == "Z":
-			// SELinux relabelling; no host this engine runs on has SELinux
-			// yet, and Docker too ignores it then.
+			// SELinux relabelling, see labelFiles; without SELinux it means
+			// nothing.
 		case m.Type == mount.TypeBind && slices.Contains(mount.Propagations, mount.Propagation(opt)):
 			m.Propagation = mount.Propagation(opt)
 		default:

@@ -86,6 +86,12 @@ func (e *Engine) adopt(rec *record) error {
 	}
 	rec.Name = name
 	e.ids.adopt(rec.ID, rec.IDs)
+	if !e.host.seLinux {
+		rec.Labels = nil // another kernel may have been booted
+	}
+	if err := adoptLabels(rec.Labels); err != nil {
+		e.log.Error("keep labels of container", "container", rec.ID, "err", err)
+	}
 	e.containers.add(c)
 	for id := range c.execs {
 		e.execs.add(id, c)

@@ -40,6 +40,8 @@ type record struct {
 	Args []string
 	// IDs are the host's ids of its user namespace; nil: it is in the host's.
 	IDs *idMapping `json:",omitempty"`
+	// Labels are SELinux's; nil where there is none.
+	Labels *seLinuxLabels `json:",omitempty"`
 	// Mounts are the binds and volumes, tmpfs excepted.
 	Mounts []mountPoint `json:",omitempty"`
 	// Endpoint is what was asked for on the network (address, MAC, aliases).

@@ -67,6 +67,7 @@ func buildSpec(in *specSources) (*specs.Spec, error) {
 			RootfsPropagation: rootPropagation(in.rec.Mounts),
 		},
 	}
+	s.Process.SelinuxLabel, s.Linux.MountLabel = in.rec.Labels.shown()
 	if !hc.UTSMode.IsHost() {
 		s.Hostname, s.Domainname = in.rec.Config.Hostname, in.rec.Config.Domainname
 	}

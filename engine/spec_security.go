@@ -26,8 +26,8 @@ type securityOptions struct {
 	appArmor string
 	// writableCgroups lets the container make cgroups below its own.
 	writableCgroups bool
-	// labels says that SELinux labels were asked for.
-	labels bool
+	// labels are the SELinux label options.
+	labels []string
 }
 
 // parseSecurityOpt reads the options. What would weaken or strengthen the
@@ -57,7 +57,7 @@ func parseSecurityOpt(opts []string, h *hostFacts) (securityOptions, error) {
 		case key == "apparmor":
 			s.appArmor = value
 		case key == "label":
-			if err := s.addLabel(opt, value, h); err != nil {
+			if err := s.addLabel(opt, value); err != nil {
 				return s, err
 			}
 		default:
@@ -71,19 +71,17 @@ func parseSecurityOpt(opts []string, h *hostFacts) (securityOptions, error) {
 }
 
 // addLabel takes a label option: disable, or type, level, user, role or
-// filetype with a value. Without SELinux nobody looks at labels.
-func (s *securityOptions) addLabel(opt, value string, h *hostFacts) error {
+// filetype with a value.
+func (s *securityOptions) addLabel(opt, value string) error {
 	if value == "disable" {
-		return nil // none are set anyway
+		s.labels = append(s.labels, value)
+		return nil
 	}
 	part, text, ok := strings.Cut(value, ":")
 	if !ok || text == "" || !slices.Contains([]string{"type", "level", "user", "role", "filetype"}, part) {
 		return badSecurityOpt(opt)
 	}
-	if h.seLinux {
-		return errUnsupported("--security-opt " + opt)
-	}
-	s.labels = true
+	s.labels = append(s.labels, value)
 	return nil
 }
 

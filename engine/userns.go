@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/image"
 	"github.com/berth-containers/berth/oci"
 	"github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -124,12 +125,14 @@ func (u *userns) close() {
 	}
 }
 
-// mountRoot mounts the container's root, mapped when its ids are.
-func (e *Engine) mountRoot(ctx context.Context, id string, u *userns) (*os.File, error) {
-	if u == nil {
-		return e.images.MountDetached(ctx, id)
+// mountRoot mounts the container's root, labelled, and mapped when its ids are.
+func (e *Engine) mountRoot(ctx context.Context, rec *record, u *userns) (*os.File, error) {
+	var o image.RootOptions
+	_, o.Label = rec.Labels.shown()
+	if u != nil {
+		o.Userns, o.UID, o.GID = u.user, u.ids.UID, u.ids.GID
 	}
-	return e.images.MountMapped(ctx, id, u.user, u.ids.UID, u.ids.GID)
+	return e.images.MountRoot(ctx, rec.ID, o)
 }
 
 // newNetns makes and pins the container's network namespace.

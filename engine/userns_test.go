@@ -180,12 +180,12 @@ func TestUserNamespaceWithNetworkAndVolumes(t *testing.T) {
 	}
 	req := auto("sh", "-c", `stat -c %u /vol /plain /mapped; touch /vol/f && echo vol; touch /plain/f 2>/dev/null || echo not
 		touch /mapped/g && echo mapped; cat /proc/sys/net/ipv4/ping_group_range; ip addr | grep -c 'inet 10.77'; echo x > /dev/none && echo device
-		ls /sys/class/net | grep -c eth0`)
+		ls /sys/class/net | grep -c eth0; stat -c %u /dev/mqueue /dev/shm`)
 	req.HostConfig.NetworkMode = "bridge"
 	req.Config.Volumes = map[string]struct{}{"/vol": {}}
 	req.HostConfig.Binds = []string{host + ":/plain", host + ":/mapped:idmap"}
 	req.HostConfig.Devices = []container.DeviceMapping{{PathOnHost: "/dev/null", PathInContainer: "/dev/none"}}
-	want := "0\n65534\n0\nvol\nnot\nmapped\n0\t65535\n1\ndevice\n1\n"
+	want := "0\n65534\n0\nvol\nnot\nmapped\n0\t65535\n1\ndevice\n1\n0\n0\n"
 	if out, code := te.output(req); out != want {
 		t.Errorf("printed %q (exit %d), want %q", out, code, want)
 	}

@@ -38,15 +38,7 @@ const maxParameter = 255
 // Have at most one mount of a key at a time: the kernel does not define what
 // two of them do to the upper directory.
 func (s *Store) MountDetached(ctx context.Context, key string) (*os.File, error) {
-	o, err := s.overlayOf(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	f, err := s.mounter.mount(o)
-	if err != nil {
-		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
-	}
-	return f, nil
+	return s.MountRoot(ctx, key, RootOptions{})
 }
 
 // overlayOf is the mount of a key.
@@ -90,6 +82,7 @@ type overlayMount struct {
 	upper    string   // "" is read-only
 	work     string
 	volatile bool
+	label    string // of SELinux, "" for none
 }
 
 // mounter makes detached overlay mounts.
@@ -171,6 +164,11 @@ func (m *mounter) mountContext(o overlayMount) (*os.File, error) {
 			return nil, mountError(opt[0], fd, err)
 		}
 	}
+	if o.label != "" {
+		if err := unix.FsconfigSetString(fd, "context", o.label); err != nil {
+			return nil, mountError("context", fd, err)
+		}
+	}
 	if o.volatile {
 		if err := unix.FsconfigSetFlag(fd, "volatile"); err != nil {
 			return nil, mountError("volatile", fd, err)
@@ -232,6 +230,9 @@ func (m *mounter) mountPath(o overlayMount) (f *os.File, err error) {
 	}
 	if o.volatile {
 		options = append(options, "volatile")
+	}
+	if o.label != "" {
+		options = append(options, `context="`+o.label+`"`) // it may hold commas
 	}
 	err = onThread(unix.CLONE_NEWNS, func() error {
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

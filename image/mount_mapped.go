@@ -13,21 +13,35 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 )
 
-// MountMapped is [Store.MountDetached] for a container whose root is not the
-// host's: files show the owners they have on disk to who is in the user
-// namespace, and what is made there gets such owners on disk. So images, commits
-// and exports know nothing of the mapping. root and group are the ids on the
-// host of the namespace's root.
+// RootOptions are what a container's root has of its own. The zero value is
+// that of a container with the host's ids and without a label.
+type RootOptions struct {
+	// Label is the SELinux label of every file; empty leaves each its own.
+	Label string
+	// Userns is the user namespace of a container whose root is not the host's,
+	// UID and GID who its root is on the host; nil: the host's.
+	Userns   *os.File
+	UID, GID uint32
+}
+
+// MountRoot is [Store.MountDetached] with options. In a user namespace files
+// show the owners they have on disk, and what is made there gets such owners on
+// disk, so that images, commits and exports know nothing of the mapping.
 //
 // overlayfs itself cannot be mapped (mount_setattr(2)), the directories it lies
 // on can, since Linux 5.19: each is mounted mapped, where nobody sees it, and the
 // overlay is made of these.
-func (s *Store) MountMapped(ctx context.Context, key string, userns *os.File, root, group uint32) (*os.File, error) {
+func (s *Store) MountRoot(ctx context.Context, key string, opt RootOptions) (f *os.File, err error) {
 	o, err := s.overlayOf(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.mounter.mountMapped(o, mapping{userns, int(root), int(group)})
+	o.label = opt.Label
+	if opt.Userns == nil {
+		f, err = s.mounter.mount(o)
+	} else {
+		f, err = s.mounter.mountMapped(o, mapping{opt.Userns, int(opt.UID), int(opt.GID)})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
@@ -51,7 +65,7 @@ func (m *mounter) mountMapped(o overlayMount, ids mapping) (f *os.File, err erro
 		if err := unix.Mount("berth-layers", at, "tmpfs", 0, "mode=700"); err != nil {
 			return mountError("places for layers", -1, err)
 		}
-		mapped := overlayMount{volatile: o.volatile}
+		mapped := overlayMount{volatile: o.volatile, label: o.label}
 		for i, dir := range o.lower {
 			place := filepath.Join(at, strconv.Itoa(i))
 			if err := mountIDs(dir, place, ids.userns); err != nil {

@@ -80,6 +80,12 @@ func joinsAny(l *specs.Linux) bool {
 // was not born into.
 func (c *compiler) enterNamespaces() {
 	joinedUser, joinedPID := c.joinNamespaces()
+	// What is made belongs to who makes it: the message queues' root directory to
+	// the user namespace's root. The clocks are still the caller's to set.
+	early := joinedUser && len(c.spec.Linux.TimeOffsets) == 0
+	if early {
+		c.becomeRoot()
+	}
 	if c.later.flags != 0 {
 		c.Call("make namespaces", p.Unshare, p.Flag(c.later.flags, strings.Join(c.later.names, "|")))
 	}
@@ -88,7 +94,7 @@ func (c *compiler) enterNamespaces() {
 	if madeUser || joinedUser && len(c.spec.Linux.UIDMappings) > 0 {
 		c.awaitMappings(madeUser)
 	}
-	if madeUser || joinedUser {
+	if madeUser || joinedUser && !early {
 		c.becomeRoot()
 	}
 	if c.inCgroup {

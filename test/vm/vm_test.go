@@ -45,8 +45,8 @@ func TestEngine(t *testing.T) {
 }
 
 func TestOnSELinux(t *testing.T) {
-	out, err := inVM(t, []string{"oci"}, seLinuxScript, "--lsm", "selinux", "--selinux-policy")
-	passed(t, results(t, out), "oci/TestSELinuxLabels")
+	out, err := inVM(t, []string{"oci", "engine"}, seLinuxScript, "--lsm", "selinux", "--selinux-policy")
+	passed(t, results(t, out), "oci/TestSELinuxLabels", "engine/TestSELinuxInTheKernel")
 	if err != nil {
 		t.Errorf("%v\n%s", err, tail(out, 100))
 	}
@@ -136,9 +136,14 @@ cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run "AppArmor|Confinem
 // else is as it was.
 const seLinuxScript = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
-cp -r src/oci /var/lib/pkg && bin=$PWD/oci
-echo "== oci"
-cd /var/lib/pkg && "$bin" -test.v -test.timeout 5m -test.run SELinux
+rc=0
+for p in oci engine; do
+	cp -r src/$p /var/lib/pkg && bin=$PWD/$p
+	echo "== $p"
+	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 5m -test.run SELinux) || rc=1
+	rm -rf /var/lib/pkg
+done
+exit $rc
 `
 
 // systemdScript runs the tests that need systemd.
