@@ -276,3 +276,45 @@ func makeNull(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 }
+
+// What only one cgroup version has is set there and left out, with a warning,
+// on the other.
+func TestLimitsOfOneCgroupVersion(t *testing.T) {
+	te := newTestEngine(t)
+	req := request("sleep", "1000")
+	off, swappiness := true, int64(30)
+	req.HostConfig.Memory, req.HostConfig.OomKillDisable, req.HostConfig.MemorySwappiness = 64<<20, &off, &swappiness
+	made, err := te.ContainerCreate(t.Context(), "", req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := te.ContainerStart(t.Context(), made.ID); err != nil {
+		t.Fatal(err)
+	}
+	if te.host.unified {
+		if len(made.Warnings) != 2 {
+			t.Errorf("warnings %q", made.Warnings)
+		}
+		return
+	}
+	if out := te.inCgroup(made.ID, "memory/memory.oom_control", ""); !strings.Contains(out, "oom_kill_disable 1") {
+		t.Errorf("oom_control: %q", out)
+	}
+	if out := te.inCgroup(made.ID, "memory/memory.swappiness", ""); out != "30" {
+		t.Errorf("swappiness: %q", out)
+	}
+	swappiness = 40
+	upd := &container.UpdateConfig{Resources: container.Resources{MemorySwappiness: &swappiness, BlkioWeight: 300}}
+	if _, err := te.ContainerUpdate(t.Context(), made.ID, upd); err != nil {
+		t.Fatal(err)
+	}
+	if out := te.inCgroup(made.ID, "memory/memory.swappiness", ""); out != "40" {
+		t.Errorf("swappiness after the update: %q", out)
+	}
+	if !exists("/sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes") {
+		return // another scheduler's file
+	}
+	if out := te.inCgroup(made.ID, "blkio/blkio.bfq.weight", ""); out != "300" {
+		t.Errorf("weight: %q", out)
+	}
+}

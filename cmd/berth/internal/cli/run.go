@@ -100,7 +100,7 @@ func (a *app) create(ctx context.Context, c *creation, req *container.CreateRequ
 	if err != nil {
 		return "", err
 	}
-	for _, w := range made.Warnings {
+	for _, w := range append(c.opts.Warnings(), made.Warnings...) {
 		fmt.Fprintf(a.err, "WARNING: %s\n", w)
 	}
 	return made.ID, cid.write(made.ID)

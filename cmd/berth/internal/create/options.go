@@ -82,6 +82,14 @@ type Options struct {
 	readIOps, writeIOps           rates
 }
 
+// Warnings tell of flags that have no effect.
+func (o *Options) Warnings() []string {
+	if o.flags.Changed("kernel-memory") {
+		return []string{"--kernel-memory has no effect: Linux has no separate limit of kernel memory since 5.16"}
+	}
+	return nil
+}
+
 // AddFlags adds the flags to a flag set and returns what they set.
 func AddFlags(fs *pflag.FlagSet) *Options {
 	o := &Options{flags: fs, swappiness: -1, restart: "no"}
@@ -199,7 +207,7 @@ func (o *Options) memoryFlags(fs *pflag.FlagSet) {
 	fs.Int64Var(&o.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
 	fs.StringVar(&o.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 	fs.Var(new(byteSize), "kernel-memory", "Kernel memory limit")
-	fs.Lookup("kernel-memory").Deprecated = "it has no effect: Linux has no separate limit of kernel memory since 5.16"
+	fs.Lookup("kernel-memory").Hidden = true
 }
 
 func (o *Options) cpuFlags(fs *pflag.FlagSet) {
