@@ -23,7 +23,20 @@ type LogConfig struct {
 	// MaxFiles is how many files are kept, the current one included: Path,
 	// Path.1 (younger) and so on. 0 means 1, as with Docker.
 	MaxFiles int `json:"maxFiles,omitempty"`
+	// Attrs, a JSON object, is put into every entry as "attrs"; "" is none.
+	Attrs string `json:"attrs,omitempty"`
+	// MaxBuffer, in bytes, makes writing not wait for a slow disk: so much is
+	// kept in memory, and what is more is dropped and counted. 0 means that a
+	// container waits for the disk.
+	MaxBuffer int64 `json:"maxBuffer,omitempty"`
+	// Compressed says that rotated files may be replaced by others, with .gz
+	// behind their names, by who holds the lock on [LogLock] of Path.
+	Compressed bool `json:"compressed,omitempty"`
 }
+
+// LogLock is the file whose flock admits one to the names of a log's rotated
+// files. The keeper does not wait for it: it rotates later.
+func LogLock(path string) string { return path + ".lock" }
 
 // StartRequest is a container to be started.
 type StartRequest struct {
@@ -38,6 +51,9 @@ type StartRequest struct {
 	// Rootfs is a detached mount that becomes the container's root; nil means
 	// Spec.Root.Path. The caller keeps its own copy and closes it.
 	Rootfs *os.File `json:"-"`
+	// Init gives the command an init: a small program that is the container's
+	// first process, forwards signals, and reaps what ends.
+	Init bool `json:"init,omitempty"`
 	// OpenStdin gives the process a stdin that attached clients write to;
 	// without it stdin is /dev/null. With a terminal it is always open.
 	OpenStdin bool `json:"openStdin,omitempty"`

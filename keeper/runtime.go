@@ -18,6 +18,8 @@ type Launch struct {
 	// Rootfs is a detached mount, nil for Spec.Root.Path.
 	Rootfs *os.File
 	Stdio  Stdio
+	// Init gives the command an init.
+	Init bool
 
 	// For an exec: what to execute, and the container's init.
 	Process   *specs.Process

@@ -34,7 +34,7 @@ func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
 	defer g.Close()
 	made := false
 	request := &oci.StartRequest{
-		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g,
+		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g, Init: l.Init,
 		Prepare: func(*oci.Process) error {
 			err := g.Make(oci.Resources(l.Spec))
 			fault.Here(fault.KeeperCgroup)

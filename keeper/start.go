@@ -41,7 +41,7 @@ func (s *server) start(r *StartRequest) (Status, error) {
 	config := stdioConfig{
 		tty: r.Spec.Process.Terminal, openStdin: r.OpenStdin, stdinOnce: r.StdinOnce, log: r.Log,
 	}
-	launch := &Launch{ID: r.ID, Spec: r.Spec, Bundle: r.Bundle, Rootfs: r.Rootfs}
+	launch := &Launch{ID: r.ID, Spec: r.Spec, Bundle: r.Bundle, Rootfs: r.Rootfs, Init: r.Init}
 	status, err := s.launch(p, config, launch, s.runtime.Start)
 	if err != nil {
 		if cleanup := s.records.remove(p.key); cleanup != nil {

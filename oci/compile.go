@@ -84,6 +84,8 @@ type compileInput struct {
 	wait *inherited
 	// host is what the caller may give away.
 	host hostLimits
+	// init is the executable of the init that the command is to have; nil: none.
+	init *os.File
 	// hook is what is run in place of spec.Process.
 	hook *specs.Hook
 }
@@ -98,10 +100,12 @@ type compiler struct {
 	rootAt  string // where it is attached until it is entered
 	hidden  p.Arg  // an empty read-only filesystem for masked directories
 	late    []lateAttr
-	console p.Arg      // the terminal's own side, set by openTerminal
-	proc    p.Arg      // the caller's /proc, once it is needed
-	newUser bool       // the container has a user namespace that is not the host's
-	later   namespaces // those the program makes
+	console p.Arg // the terminal's own side, set by openTerminal
+	proc    p.Arg // the caller's /proc, once it is needed
+	// initFile is the init's executable, counter what tells it the command.
+	initFile, counter p.Arg
+	newUser           bool       // the container has a user namespace that is not the host's
+	later             namespaces // those the program makes
 
 	// confinedFork: an exec enters the container's pid namespace last.
 	confinedFork bool

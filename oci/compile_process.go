@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -59,6 +60,7 @@ func (c *compiler) process(pr *specs.Process) error {
 		c.landlockRestrict(rules)
 	}
 	c.forkConfined(pr)
+	c.prepareInit()
 	filter, err := c.filter()
 	if err != nil {
 		return err
@@ -174,6 +176,12 @@ func (c *compiler) keepDescriptors() (sync, fifo p.Arg) {
 		fifo = p.Fd(last, "<start>")
 		c.Call(step, p.Dup3, c.inherit(*c.in.wait), fifo, cloexec).Tolerate(unix.EINVAL) // it is there already
 		c.Call(step, p.Fcntl, fifo, p.Flag(unix.F_SETFD, "F_SETFD"), p.Flag(unix.FD_CLOEXEC, "FD_CLOEXEC"))
+	}
+	if c.in.init != nil {
+		last++
+		c.initFile = p.Fd(last, "<init>")
+		c.Call(step, p.Dup3, c.inherit(inherited{name: "init", file: c.in.init}), c.initFile, cloexec).Tolerate(unix.EINVAL)
+		c.Call(step, p.Fcntl, c.initFile, p.Flag(unix.F_SETFD, "F_SETFD"), p.Flag(unix.FD_CLOEXEC, "FD_CLOEXEC"))
 	}
 	c.Call(step, p.Dup3, p.Fd(fdSync, "<sync>"), sync, cloexec)
 	for i := range n {
@@ -325,26 +333,53 @@ const waitStep = "wait for start"
 // in PATH, as execvp does. What cannot be executed is remembered against what
 // is not there: the second round reports it.
 func (c *compiler) execute(pr *specs.Process) {
-	if c.in.hook != nil {
+	switch {
+	case c.in.hook != nil:
 		c.executeHook()
-		return
+	case c.in.init != nil:
+		c.executeUnderInit(pr)
+	default:
+		c.run(c.newCommand(pr), 0)
 	}
-	args := c.Strings(pr.Args, "args")
-	env := c.Strings(c.withHome(lastOfEach(pr.Env), pr.User.UID), "env")
-	names := candidates(pr)
+}
+
+// command is what is executed: its names, in order, and what it is given.
+type command struct {
+	word      string
+	names     []string
+	args, env p.Arg
+}
+
+func (c *compiler) newCommand(pr *specs.Process) *command {
+	return &command{
+		word: pr.Args[0], args: c.Strings(pr.Args, "args"),
+		env: c.Strings(c.withHome(lastOfEach(pr.Env), pr.User.UID), "env"), names: candidates(pr),
+	}
+}
+
+// run executes the command. What ends the process elsewhere continues at failed,
+// unless that is 0.
+func (c *compiler) run(cmd *command, failed p.Label) {
+	try := func(step, name string, tolerated ...syscall.Errno) {
+		op := c.Call(execStep+step, p.Execve, c.Str(name), cmd.args, cmd.env).Tolerate(tolerated...)
+		if failed != 0 {
+			op.OnAnyErrno(failed)
+		}
+	}
+	names := cmd.names
 	for _, name := range names[:len(names)-1] {
-		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+		try(name, name, unix.ENOENT, unix.ENOTDIR, unix.EACCES)
 	}
 	last := names[len(names)-1]
 	if len(names) == 1 {
-		c.Call(execStep+last, p.Execve, c.Str(last), args, env)
+		try(last, last)
 		return
 	}
-	c.Call(execStep+last, p.Execve, c.Str(last), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+	try(last, last, unix.ENOENT, unix.ENOTDIR, unix.EACCES)
 	for _, name := range names[:len(names)-1] {
-		c.Call(execStep+name, p.Execve, c.Str(name), args, env).Tolerate(unix.ENOENT, unix.ENOTDIR)
+		try(name, name, unix.ENOENT, unix.ENOTDIR)
 	}
-	c.Call(execStep+pr.Args[0]+" from PATH", p.Execve, c.Str(last), args, env)
+	try(cmd.word+" from PATH", last)
 }
 
 // lastOfEach drops the variables that a later one of the same name replaces:

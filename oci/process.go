@@ -383,10 +383,10 @@ func (pr *Process) settle(ready bool) error {
 	return nil
 }
 
-// firstExec is the index of the first op that runs the command.
+// firstExec is the index of the first op that runs the command, or its init.
 func (plan *Plan) firstExec() int {
 	for i := range plan.Program.Len() {
-		if plan.Program.Op(i).Sys == p.Execve {
+		if sys := plan.Program.Op(i).Sys; sys == p.Execve || sys == p.Execveat {
 			return i
 		}
 	}

@@ -1,11 +1,21 @@
 package oci
 
-import p "github.com/berth-containers/berth/kernel/program"
+import (
+	"errors"
+	"os"
+	"sync"
+
+	p "github.com/berth-containers/berth/kernel/program"
+)
 
 // Runner starts containers and execs. It holds what all of them share, the
 // sealed interpreter. It is safe for concurrent use.
 type Runner struct {
 	interpreter *p.Interpreter
+
+	initOnce sync.Once
+	init     *os.File // made when a container wants one
+	initErr  error
 }
 
 // NewRunner makes a Runner. Close it when no more containers are to be started;
@@ -19,4 +29,10 @@ func NewRunner() (*Runner, error) {
 }
 
 // Close releases the interpreter.
-func (r *Runner) Close() error { return r.interpreter.Close() }
+func (r *Runner) Close() error {
+	err := r.interpreter.Close()
+	if r.init != nil {
+		err = errors.Join(err, r.init.Close())
+	}
+	return err
+}

@@ -41,6 +41,9 @@ type StartRequest struct {
 	// With an error nothing of the process is left. Nil means nothing to do. (On
 	// a host that clones processes into cgroups the cgroup must exist before.)
 	Prepare func(*Process) error
+	// Init gives the command an init: the container's first process forwards
+	// signals to it, reaps what it leaves behind, and exits as it does.
+	Init bool
 	// Trace collects where the time goes; nil: nothing is collected.
 	Trace *Trace
 }
@@ -72,6 +75,11 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	}
 	if in.host, err = thisHost(oom); err != nil {
 		return nil, err
+	}
+	if req.Init {
+		if in.init, err = r.openInit(); err != nil {
+			return nil, err
+		}
 	}
 	in.useCgroup(req.Cgroup)
 	in.awaitCgroup = req.Prepare != nil

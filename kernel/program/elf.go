@@ -5,17 +5,16 @@ import (
 	"runtime"
 )
 
-// interpreterELF wraps the interpreter's code into a static executable: an ELF
+// executable wraps position independent code into a static executable: an ELF
 // header, one loadable segment (read, execute) and the mark that wants a
 // stack that is not executable.
-func interpreterELF() []byte {
+func executable(code []byte) []byte {
 	const (
 		base  = 0x400000
 		ehdr  = 64
 		phdr  = 56
 		entry = ehdr + 2*phdr
 	)
-	code := interpreterCode()
 	b := make([]byte, entry, entry+len(code))
 	le := binary.LittleEndian
 	copy(b, "\x7fELF\x02\x01\x01") // 64-bit, little-endian, version 1

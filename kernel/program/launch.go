@@ -22,19 +22,47 @@ type Interpreter struct {
 // NewInterpreter makes the executable. It fails where memory files may not be
 // executed (sysctl vm.memfd_noexec=2).
 func NewInterpreter() (*Interpreter, error) {
+	file, err := newExecutable(interpreterCode())
+	if err != nil {
+		return nil, fmt.Errorf("make interpreter file: %w", err)
+	}
+	return &Interpreter{file}, nil
+}
+
+// InitFile is the descriptor from which the init of [NewInit] reads the process
+// id of the command: an event counter, eventfd(2).
+const InitFile = 62
+
+// InitName is what the init calls itself.
+const InitName = "berth-init"
+
+// NewInit makes the executable of a container's init, sealed as the interpreter's
+// is. It forwards signals to the command, reaps whatever ends, and exits as the
+// command does. It expects to have started the command before it is executed: see
+// init_*.s.
+func NewInit() (*os.File, error) {
+	file, err := newExecutable(initCode())
+	if err != nil {
+		return nil, fmt.Errorf("make init file: %w", err)
+	}
+	return file, nil
+}
+
+// newExecutable makes a sealed memory file that can be executed.
+func newExecutable(code []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("berth-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // MFD_EXEC came with Linux 6.3
 		fd, err = unix.MemfdCreate("berth-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make interpreter file: %w", err)
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	file := os.NewFile(uintptr(fd), "berth-init")
-	if err := fillSealed(file, interpreterELF()); err != nil {
+	if err := fillSealed(file, executable(code)); err != nil {
 		file.Close()
-		return nil, fmt.Errorf("make interpreter file: %w", err)
+		return nil, err
 	}
-	return &Interpreter{file}, nil
+	return file, nil
 }
 
 func fillSealed(f *os.File, b []byte) error {

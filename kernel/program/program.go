@@ -145,6 +145,11 @@ func (p *Program) SlotIn(data Arg, off int, name string) Arg {
 	return Arg{kind: argValue, val: data.val + uint64(off), text: name}
 }
 
+// AddressOf is the address of a slot, for calls that read or fill memory.
+func (p *Program) AddressOf(slot Arg) Arg {
+	return Arg{kind: argData, val: slot.val, text: "&" + slot.text}
+}
+
 // Pointers is the address of a structure of 64-bit words; the elements that
 // are addresses (made by Data, Str, Strings) are adjusted to where the program
 // is loaded.

@@ -178,7 +178,7 @@ func TestInterpreterIsTheProcessAndIsSealed(t *testing.T) {
 		t.Errorf("the process runs %q (%v)", target, err)
 	}
 	got, err := os.ReadFile(exe)
-	if err != nil || !bytes.Equal(got, interpreterELF()) {
+	if err != nil || !bytes.Equal(got, executable(interpreterCode())) {
 		t.Errorf("executable differs from the interpreter (%v)", err)
 	}
 	if err := os.WriteFile(exe, []byte("x"), 0); err == nil {

@@ -18,8 +18,11 @@ var (
 	Close         = Sys{unix.SYS_CLOSE, "close"}
 	CloseRange    = Sys{unix.SYS_CLOSE_RANGE, "close_range"}
 	Dup3          = Sys{unix.SYS_DUP3, "dup3"}
+	Eventfd2      = Sys{unix.SYS_EVENTFD2, "eventfd2"}
+	Execveat      = Sys{unix.SYS_EXECVEAT, "execveat"}
 	Execve        = Sys{unix.SYS_EXECVE, "execve"}
 	ExitGroup     = Sys{unix.SYS_EXIT_GROUP, "exit_group"}
+	Getpid        = Sys{unix.SYS_GETPID, "getpid"}
 	Faccessat     = Sys{unix.SYS_FACCESSAT, "faccessat"}
 	Fchdir        = Sys{unix.SYS_FCHDIR, "fchdir"}
 	Fchmod        = Sys{unix.SYS_FCHMOD, "fchmod"}
@@ -62,6 +65,7 @@ var (
 	Sethostname   = Sys{unix.SYS_SETHOSTNAME, "sethostname"}
 	Setmempolicy  = Sys{unix.SYS_SET_MEMPOLICY, "set_mempolicy"}
 	Setns         = Sys{unix.SYS_SETNS, "setns"}
+	Setpgid       = Sys{unix.SYS_SETPGID, "setpgid"}
 	Setresgid     = Sys{unix.SYS_SETRESGID, "setresgid"}
 	Setresuid     = Sys{unix.SYS_SETRESUID, "setresuid"}
 	Setschedattr  = Sys{unix.SYS_SCHED_SETATTR, "sched_setattr"}
