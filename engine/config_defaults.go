@@ -43,6 +43,9 @@ func (e *Engine) defaultHostConfig(req *container.HostConfig) *container.HostCon
 	if hc.RestartPolicy.Name == "" {
 		hc.RestartPolicy.Name = container.RestartPolicyDisabled
 	}
+	if hc.Init == nil && e.cfg.Init {
+		hc.Init = &e.cfg.Init
+	}
 	if hc.Runtime == "" {
 		hc.Runtime = runtimeName
 	}

@@ -251,11 +251,9 @@ func TestUlimitsAreClampedWithWarning(t *testing.T) {
 }
 
 func TestUnsupportedIsNamed(t *testing.T) {
-	yes := true
 	for flag, hc := range map[string]*container.HostConfig{
 		"--link":          {Links: []string{"x"}},
 		"--storage-opt":   {StorageOpt: map[string]string{"size": "1g"}},
-		"--init":          {Init: &yes},
 		"--volume-driver": {VolumeDriver: "nfs"},
 		"--runtime":       {Runtime: "kata"},
 	} {
@@ -264,25 +262,6 @@ func TestUnsupportedIsNamed(t *testing.T) {
 		}
 		if err := refuseHostConfig(hc); !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s: %v", flag, err)
-		}
-	}
-}
-
-func TestCheckLogConfig(t *testing.T) {
-	for _, tc := range []struct {
-		lc  container.LogConfig
-		err error
-	}{
-		{container.LogConfig{Type: logNone}, nil},
-		{container.LogConfig{Type: logJSONFile, Config: map[string]string{"max-size": "10m", "max-file": "3"}}, nil},
-		{container.LogConfig{Type: logJSONFile, Config: map[string]string{"max-file": "3"}}, errdefs.ErrInvalid},
-		{container.LogConfig{Type: logJSONFile, Config: map[string]string{"max-size": "lots"}}, errdefs.ErrInvalid},
-		{container.LogConfig{Type: logJSONFile, Config: map[string]string{"max-files": "3"}}, errdefs.ErrInvalid},
-		{container.LogConfig{Type: logJSONFile, Config: map[string]string{"compress": "true"}}, errdefs.ErrUnsupported},
-		{container.LogConfig{Type: "syslog"}, errdefs.ErrUnsupported},
-	} {
-		if err := checkLogConfig(tc.lc); !errors.Is(err, tc.err) || err != nil && tc.err == nil {
-			t.Errorf("%v: %v, want %v", tc.lc, err, tc.err)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type ctr struct {
 	probes  map[string]chan<- keeper.Status // who waits for the end of a probe
 	health  healthCheck
 	restart restarter
+	sending bool // its log is being sent
 }
 
 // exitResult is what waiters get.

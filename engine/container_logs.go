@@ -2,18 +2,10 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"strconv"
 
-	"github.com/docker/go-units"
-	"github.com/moby/moby/api/types/container"
-)
-
-// The log drivers there are.
-const (
-	logJSONFile = "json-file"
-	logNone     = "none"
+	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/keeper"
 )
 
 // ContainerLogs writes the selected log lines to out. It returns when they are
@@ -28,8 +20,9 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, opt LogsOptions,
 		return invalidf("logs: choose at least one of stdout and stderr")
 	}
 	rec := c.snapshot()
-	if rec.HostConfig.LogConfig.Type != logJSONFile {
-		return errUnsupported(fmt.Sprintf("reading the logs of log driver %q", rec.HostConfig.LogConfig.Type))
+	if rec.HostConfig.LogConfig.Type == logNone {
+		return errdefs.WithHint(errUnsupported(`reading the logs of log driver "none"`),
+			"its output is kept nowhere; choose another driver with --log-driver")
 	}
 	files, err := c.logFiles(rec)
 	if err != nil {
@@ -104,47 +97,23 @@ func (c *ctr) lookEnded() (changed <-chan struct{}, ended bool) {
 func (c *ctr) logPath() string { return filepath.Join(c.dir, c.id+"-json.log") }
 
 func (c *ctr) logFiles(rec *record) (*logFiles, error) {
-	_, files, err := logLimits(rec.HostConfig.LogConfig)
-	return &logFiles{path: c.logPath(), max: files}, err
+	bounds, err := logLimits(rec.HostConfig.LogConfig)
+	return &logFiles{path: c.logPath(), max: bounds.files}, err
 }
 
-// logLimits reads max-size and max-file. Size 0 is unlimited.
-func logLimits(lc container.LogConfig) (size int64, files int, err error) {
-	files = 1
-	if s := lc.Config["max-size"]; s != "" && s != "-1" {
-		if size, err = units.RAMInBytes(s); err != nil || size < 0 {
-			return 0, 0, invalidf("invalid log option max-size=%s", s)
-		}
+// keptLog is what the keeper is told of a container's log.
+func (c *ctr) keptLog() (keeper.LogConfig, error) {
+	lc := c.rec.HostConfig.LogConfig
+	if lc.Type == logNone {
+		return keeper.LogConfig{Driver: logNone}, nil
 	}
-	if s := lc.Config["max-file"]; s != "" {
-		if files, err = strconv.Atoi(s); err != nil || files < 1 {
-			return 0, 0, invalidf("invalid log option max-file=%s: must be at least 1", s)
-		}
-		if files > 1 && size == 0 {
-			return 0, 0, invalidf("log option max-file=%d needs max-size", files)
-		}
+	bounds, err := logLimits(lc)
+	if err != nil {
+		return keeper.LogConfig{}, err
 	}
-	return size, files, nil
-}
-
-// checkLogConfig refuses drivers and options there are not.
-func checkLogConfig(lc container.LogConfig) error {
-	switch lc.Type {
-	case logNone:
-		return nil
-	case logJSONFile:
-	default:
-		return errUnsupported(fmt.Sprintf("log driver %q", lc.Type))
-	}
-	for name := range lc.Config {
-		switch name {
-		case "max-size", "max-file":
-		case "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag", "compress":
-			return errUnsupported("log option " + name)
-		default:
-			return invalidf("unknown log option %q for driver %s", name, lc.Type)
-		}
-	}
-	_, _, err := logLimits(lc)
-	return err
+	attrs, err := logExtra(c.rec)
+	return keeper.LogConfig{
+		Driver: logJSONFile, Path: c.logPath(), MaxSize: bounds.size, MaxFiles: bounds.files,
+		Attrs: attrs, MaxBuffer: bounds.buffer, Compressed: bounds.compress,
+	}, err
 }

@@ -101,6 +101,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 		r.State.intents = intents{}
 	})
 	fault.Here(fault.StartDone)
+	e.sendLog(c)
 	e.beginHealth(c)
 	e.emitContainer(c.rec, events.ActionStart, nil)
 	return err
@@ -219,8 +220,12 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	if err != nil {
 		return keeper.Status{}, err
 	}
+	request, err := c.startRequest(spec, rootfs)
+	if err != nil {
+		return keeper.Status{}, err
+	}
 	ctx, end := e.observe(ctx, OpKeeperStart, c.id)
-	status, err := e.keeper.start(ctx, c.startRequest(spec, rootfs))
+	status, err := e.keeper.start(ctx, request)
 	end(err)
 	if err != nil {
 		return keeper.Status{}, err

@@ -59,12 +59,14 @@ type Config struct {
 	// RegistryDirs are searched for what is configured about a registry: a
 	// directory with its name that holds hosts.toml or certificates.
 	RegistryDirs []string
-	// LogDriver is the log driver of containers that name none: json-file or
-	// none. Zero: json-file.
+	// LogDriver is the log driver of containers that name none, one of
+	// LogDrivers. Zero: json-file.
 	LogDriver string
-	// LogOptions are the options of LogDriver for containers that name none
-	// (max-size, max-file).
+	// LogOptions are the options of LogDriver for containers that do not say
+	// themselves. CheckLog tells whether they are good.
 	LogOptions map[string]string
+	// JournalSocket is where the log driver journald sends to. Zero: systemd's.
+	JournalSocket string
 	// DefaultShmSize is the size of /dev/shm in bytes. Zero: 64 MiB.
 	DefaultShmSize int64
 	// StopTimeout is how many seconds a container gets between its stop signal
@@ -79,6 +81,8 @@ type Config struct {
 	// CDISpecDirs are the directories with CDI specifications, the later ones
 	// before the earlier. Zero: /etc/cdi and /var/run/cdi.
 	CDISpecDirs []string
+	// Init gives containers that do not say otherwise an init.
+	Init bool
 	// Labels are reported by Info.
 	Labels []string
 	// Version, Commit and BuildTime describe the build; reported by Version.
@@ -167,6 +171,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		return nil, fmt.Errorf("reconcile containers: %w", err)
 	}
 	e.wg.Go(e.watchExits)
+	e.wg.Go(e.compressLogs)
 	return e, nil
 }
 

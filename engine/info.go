@@ -31,9 +31,10 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 		OperatingSystem: h.osName, OSVersion: h.osVersion, OSType: "linux", Architecture: machine(), NCPU: h.cpus, MemTotal: h.memTotal,
 		DockerRootDir: e.cfg.StateRoot, Labels: orEmpty(e.cfg.Labels), ServerVersion: e.cfg.Version,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: &registry.ServiceConfig{},
-		Plugins:  system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{logJSONFile, logNone}},
+		Plugins:  system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: LogDrivers()},
 		Runtimes: map[string]system.RuntimeWithStatus{runtimeName: {Runtime: system.Runtime{Path: e.keeper.opts.Binary}}}, DefaultRuntime: runtimeName,
 		LiveRestoreEnabled: true, SecurityOptions: e.securityNames(), Warnings: e.warnings(),
+		InitBinary: "berth-init",
 	}
 	e.cdi.describe(info)
 	if info.Name, err = os.Hostname(); err != nil {

@@ -289,17 +289,14 @@ func (e *Engine) forgetStray(st keeper.Status) {
 }
 
 // startRequest is the order to the keeper.
-func (c *ctr) startRequest(spec *specs.Spec, rootfs *os.File) *keeper.StartRequest {
+func (c *ctr) startRequest(spec *specs.Spec, rootfs *os.File) (*keeper.StartRequest, error) {
 	cfg, hc := c.rec.Config, c.rec.HostConfig
-	req := &keeper.StartRequest{
+	log, err := c.keptLog()
+	return &keeper.StartRequest{
 		ID: c.id, Spec: spec, Bundle: c.dir, Rootfs: rootfs,
 		OpenStdin: cfg.OpenStdin, StdinOnce: cfg.StdinOnce,
-		Log:         keeper.LogConfig{Driver: hc.LogConfig.Type},
+		Log:         log,
+		Init:        hc.Init != nil && *hc.Init,
 		ConsoleSize: [2]uint16{uint16(hc.ConsoleSize[0]), uint16(hc.ConsoleSize[1])},
-	}
-	if hc.LogConfig.Type == logJSONFile {
-		req.Log.Path = c.logPath()
-		req.Log.MaxSize, req.Log.MaxFiles, _ = logLimits(hc.LogConfig) // checked at creation
-	}
-	return req
+	}, err
 }

@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -15,6 +19,7 @@ type logEntry struct {
 	text   []byte
 	stream LogStream
 	at     time.Time
+	attrs  []byte // a JSON object, nil for none
 }
 
 // errBadEntry is a line that is no log entry; a crash can leave one.
@@ -42,22 +47,31 @@ func decodeEntry(line, scratch []byte) (logEntry, error) {
 		return decodeEntrySlowly(line)
 	}
 	stream, stamp, ok := bytes.Cut(body[i+len(entryStream):], entryTime)
-	if !ok {
+	if !ok { // it has attributes
 		return decodeEntrySlowly(line)
 	}
 	text, ok := unescape(body[:i], scratch[:0])
 	if !ok {
 		return decodeEntrySlowly(line)
 	}
-	return newEntry(text, string(stream), string(stamp))
+	e, err := newEntry(text, string(stream), string(stamp))
+	if err != nil { // what looked like the end was inside the attributes
+		return decodeEntrySlowly(line)
+	}
+	return e, nil
 }
 
 func decodeEntrySlowly(line []byte) (logEntry, error) {
-	var v struct{ Log, Stream, Time string }
+	var v struct {
+		Log, Stream, Time string
+		Attrs             json.RawMessage
+	}
 	if err := json.Unmarshal(line, &v); err != nil || v.Time == "" {
 		return logEntry{}, errBadEntry
 	}
-	return newEntry([]byte(v.Log), v.Stream, v.Time)
+	e, err := newEntry([]byte(v.Log), v.Stream, v.Time)
+	e.attrs = v.Attrs
+	return e, err
 }
 
 func newEntry(text []byte, stream, stamp string) (logEntry, error) {
@@ -70,6 +84,19 @@ func newEntry(text []byte, stream, stamp string) (logEntry, error) {
 		e.stream = Stderr
 	}
 	return e, nil
+}
+
+// detailsText is how --details shows an entry's attributes, as Docker does.
+func detailsText(attrs []byte) string {
+	var m map[string]string
+	if len(attrs) == 0 || json.Unmarshal(attrs, &m) != nil {
+		return ""
+	}
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, url.QueryEscape(k)+"="+url.QueryEscape(m[k]))
+	}
+	return strings.Join(parts, ",")
 }
 
 // unescape appends the meaning of the inside of a JSON string to out.

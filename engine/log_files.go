@@ -23,6 +23,11 @@ type logFiles struct {
 	// opened, when not nil, is called after each file that is opened, so that
 	// tests can rotate at the worst moment.
 	opened func()
+	// tail, when not nil, is how many of the last lines are wanted: older files
+	// are not opened.
+	tail *int
+	// origins are what opened files were before they were compressed.
+	origins map[*os.File]string
 }
 
 func (l *logFiles) name(i int) string {
@@ -52,8 +57,12 @@ func (l *logFiles) open() ([]*os.File, error) {
 // to higher numbers: none slips through. newest is the number that the first
 // one was found at.
 func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
+	wanted := 0
+	if l.tail != nil {
+		wanted = *l.tail
+	}
 	for i := range max(l.max, 1) {
-		f, err := openLog(l.name(i))
+		f, err := l.openOne(i)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -61,7 +70,7 @@ func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
 			closeFiles(files)
 			return nil, 0, fmt.Errorf("open log: %w", err)
 		}
-		if slices.ContainsFunc(files, func(g *os.File) bool { return sameFile(f, g) }) {
+		if slices.ContainsFunc(files, func(g *os.File) bool { return l.same(f, g) }) {
 			f.Close()
 			continue
 		}
@@ -71,6 +80,17 @@ func (l *logFiles) openOnce() (files []*os.File, newest int, err error) {
 		files = append(files, f)
 		if l.opened != nil {
 			l.opened()
+		}
+		if l.tail == nil {
+			continue
+		}
+		_, found, err := lineFromEnd(f, wanted)
+		if err != nil {
+			closeFiles(files)
+			return nil, 0, fmt.Errorf("read log: %w", err)
+		}
+		if wanted -= found; wanted <= 0 {
+			break
 		}
 	}
 	slices.Reverse(files)
@@ -94,6 +114,43 @@ func openLog(path string) (*os.File, error) {
 	return f, nil
 }
 
+// openOne opens the i-th file, or what is left of it.
+func (l *logFiles) openOne(i int) (*os.File, error) {
+	f, err := openLog(l.name(i))
+	if i == 0 || !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	f, origin, err := openGzip(l.name(i) + gzSuffix)
+	if err != nil {
+		return nil, err
+	}
+	if l.origins == nil {
+		l.origins = map[*os.File]string{}
+	}
+	l.origins[f] = origin
+	return f, nil
+}
+
+// origin is what tells f from other files; "" for one that cannot be read.
+func (l *logFiles) origin(f *os.File) string {
+	if origin, ok := l.origins[f]; ok {
+		return origin
+	}
+	origin, err := originOf(f)
+	if err != nil {
+		return ""
+	}
+	return origin
+}
+
+// same says whether two open files are, or were, one.
+func (l *logFiles) same(f, g *os.File) bool {
+	if l.origins[f] == "" && l.origins[g] == "" {
+		return sameFile(f, g)
+	}
+	return l.origin(f) == l.origin(g)
+}
+
 // rotated says that f is not the current file any more.
 func (l *logFiles) rotated(f *os.File) bool { return l.index(f) != 0 }
 
@@ -103,9 +160,22 @@ func (l *logFiles) index(f *os.File) int {
 	if err != nil {
 		return -1
 	}
+	origin := ""
 	for i := range max(l.max, 1) {
-		if info, err := os.Stat(l.name(i)); err == nil && os.SameFile(mine, info) {
+		info, err := os.Stat(l.name(i))
+		if err == nil && os.SameFile(mine, info) {
 			return i
+		}
+		if err == nil || i == 0 {
+			continue
+		}
+		if small := gzipOrigin(l.name(i) + gzSuffix); small != "" {
+			if origin == "" {
+				origin = l.origin(f)
+			}
+			if small == origin {
+				return i
+			}
 		}
 	}
 	return -1
@@ -122,7 +192,7 @@ func (l *logFiles) next(f *os.File) ([]*os.File, error) {
 	// set is finding it; everything before it has been read. When it is not
 	// there it was rotated away and all that is left is newer.
 	for i, g := range files {
-		if sameFile(f, g) {
+		if l.same(f, g) {
 			closeFiles(files[:i+1])
 			return files[i+1:], nil
 		}

@@ -18,18 +18,26 @@ type logReader struct {
 	files *logFiles
 	opt   LogsOptions
 	out   LogWriter
+	// each, when not nil, gets every entry in place of out. What it is given is
+	// only valid during the call.
+	each func(*logEntry) error
 
 	queue   []*os.File // still to be read, oldest first; [0] is being read
 	rest    []byte     // the beginning of an entry not yet whole
 	buf     []byte
 	scratch []byte
 	stamped []byte
-	past    bool // an entry after opt.Until has been seen
+	past    bool  // an entry after opt.Until has been seen
+	read    int64 // bytes of queue[0] that have been dealt with, when read from its beginning
 }
 
 func newLogReader(files *logFiles, opt LogsOptions, out LogWriter) (*logReader, error) {
 	r := &logReader{files: files, opt: opt, out: out, buf: make([]byte, 64<<10)}
+	if opt.Tail >= 0 {
+		files.tail = &opt.Tail
+	}
 	queue, err := files.open()
+	files.tail = nil
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +87,7 @@ func (r *logReader) advance() (bool, error) {
 		r.queue = append(r.queue, more...)
 	}
 	r.queue[0].Close()
-	r.queue = r.queue[1:]
+	r.queue, r.read = r.queue[1:], 0
 	r.rest = r.rest[:0] // a torn entry that nobody will complete
 	return true, nil
 }
@@ -120,14 +128,17 @@ func (r *logReader) lines(b []byte) error {
 			r.rest = r.rest[:0]
 		}
 		b = b[i+1:]
+		size := int64(len(line)) + 1
 		entry, err := decodeEntry(line, r.scratch)
 		if err != nil {
+			r.read += size
 			continue // a line torn by a crash
 		}
 		r.scratch = entry.text
 		if err := r.emit(&entry); err != nil {
 			return err
 		}
+		r.read += size
 	}
 	return nil
 }
@@ -141,12 +152,20 @@ func (r *logReader) emit(e *logEntry) error {
 		e.stream == Stdout && !r.opt.Stdout,
 		e.stream == Stderr && !r.opt.Stderr:
 		return nil
-	case r.opt.Timestamps:
-		r.stamped = e.at.UTC().AppendFormat(r.stamped[:0], stampLayout)
-		r.stamped = append(append(r.stamped, ' '), e.text...)
-		return r.out.WriteLog(e.stream, r.stamped)
+	case r.each != nil:
+		return r.each(e)
+	case !r.opt.Timestamps && !r.opt.Details:
+		return r.out.WriteLog(e.stream, e.text)
 	}
-	return r.out.WriteLog(e.stream, e.text)
+	r.stamped = r.stamped[:0]
+	if r.opt.Timestamps {
+		r.stamped = append(e.at.UTC().AppendFormat(r.stamped, stampLayout), ' ')
+	}
+	if r.opt.Details {
+		r.stamped = append(append(r.stamped, detailsText(e.attrs)...), ' ')
+	}
+	r.stamped = append(r.stamped, e.text...)
+	return r.out.WriteLog(e.stream, r.stamped)
 }
 
 // untilPassed fires when opt.Until has passed; nil never does.

@@ -53,6 +53,8 @@ type LogsOptions struct {
 	Follow bool
 	// Timestamps puts an RFC 3339 nanosecond time and a space before each line.
 	Timestamps bool
+	// Details puts the attributes the log's options ask for before each line.
+	Details bool
 	// Since and Until bound the entries' times; zero does not bound.
 	Since, Until time.Time
 	// Tail is the number of last lines; negative means all.

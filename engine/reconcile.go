@@ -117,6 +117,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	}
 	for _, c := range e.containers.all() {
+		e.sendLog(c)
 		st, there := inits[c.id]
 		if !there {
 			st, there = e.awaitStart(ctx, c)

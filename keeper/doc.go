@@ -47,7 +47,8 @@
 // last ends in a newline. A line is written as soon as its stream has nothing
 // more to read, a burst of lines in one write. Rotation moves the full file
 // away and makes a new one, never truncates: a follower reads the old file to
-// its end and opens the path again. When the disk is full the container is
+// its end and opens the path again. Where the engine compresses rotated files,
+// it does so under a lock that the keeper does not wait for. When the disk is full the container is
 // neither stalled nor told: entries are dropped and counted, and when there is
 // space again an entry on stderr, "berth: N log entries (M bytes) lost here: …",
 // takes their place.

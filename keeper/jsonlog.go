@@ -2,9 +2,14 @@ package keeper
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/berth-containers/berth/errdefs"
 )
 
 // maxLogLine is how long a line may become in one log entry; what is longer is
@@ -22,10 +27,34 @@ const logFlushSize = 64 << 10
 type jsonLog struct {
 	buffers *sync.Pool // of *bytes.Buffer
 
+	// attrs is put between an entry's stream and its time.
+	attrs string
+
 	mu   sync.Mutex
 	file *logFile
+	// queue, when not nil, writes to the file in its own time.
+	queue *logQueue
 	// pending holds whole entries not yet written; nil when there are none.
 	pending *bytes.Buffer
+}
+
+// newJSONLog opens the log that the configuration describes.
+func newJSONLog(c LogConfig, buffers *sync.Pool, log *slog.Logger) (*jsonLog, error) {
+	if c.Attrs != "" && !json.Valid([]byte(c.Attrs)) || c.MaxBuffer < 0 {
+		return nil, fmt.Errorf("log %s: attributes %q, buffer %d: %w", c.Path, c.Attrs, c.MaxBuffer, errdefs.ErrInvalid)
+	}
+	file, err := openLogFile(c, log)
+	if err != nil {
+		return nil, err
+	}
+	l := &jsonLog{buffers: buffers, file: file}
+	if c.Attrs != "" {
+		l.attrs = `,"attrs":` + c.Attrs
+	}
+	if c.MaxBuffer > 0 {
+		l.queue = newLogQueue(file, buffers, c.MaxBuffer)
+	}
+	return l, nil
 }
 
 // logStream is the unfinished line of one stream.
@@ -70,7 +99,7 @@ func (l *jsonLog) line(s *logStream, end, stamp []byte) {
 	if s.split {
 		stamp = s.firstAt.AppendFormat(nil, time.RFC3339Nano)
 	}
-	appendEntry(l.pending, s.rest, end, s.name, stamp)
+	appendEntry(l.pending, s.rest, end, s.name, l.attrs, stamp)
 	s.rest, s.split = nil, false
 }
 
@@ -80,7 +109,7 @@ func (l *jsonLog) part(s *logStream, piece []byte, at time.Time) {
 	if !s.split {
 		s.split, s.firstAt = true, at.UTC()
 	}
-	appendEntry(l.pending, s.rest, piece, s.name, s.firstAt.AppendFormat(nil, time.RFC3339Nano))
+	appendEntry(l.pending, s.rest, piece, s.name, l.attrs, s.firstAt.AppendFormat(nil, time.RFC3339Nano))
 	s.rest = nil
 }
 
@@ -108,12 +137,21 @@ func (l *jsonLog) flushLocked() {
 	if l.pending == nil {
 		return
 	}
-	l.file.write(l.pending.Bytes())
-	if l.pending.Cap() <= 4*logFlushSize {
-		l.pending.Reset()
-		l.buffers.Put(l.pending)
+	if l.queue != nil {
+		l.queue.add(l.pending)
+	} else {
+		l.file.write(l.pending.Bytes())
+		giveBack(l.buffers, l.pending)
 	}
 	l.pending = nil
+}
+
+// giveBack returns a buffer to the pool, unless it has become big.
+func giveBack(pool *sync.Pool, b *bytes.Buffer) {
+	if b.Cap() <= 4*logFlushSize {
+		b.Reset()
+		pool.Put(b)
+	}
 }
 
 // close writes what is pending and closes the file.
@@ -121,13 +159,16 @@ func (l *jsonLog) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.flushLocked()
+	if l.queue != nil {
+		l.queue.close()
+	}
 	return l.file.close()
 }
 
 // appendEntry writes one entry: {"log":"…","stream":"…","time":"…"} and a
 // newline, byte for byte as Docker's jsonfilelog does. The text is head
-// followed by tail.
-func appendEntry(b *bytes.Buffer, head, tail []byte, stream string, stamp []byte) {
+// followed by tail; attrs is "" or ,"attrs":{…}.
+func appendEntry(b *bytes.Buffer, head, tail []byte, stream, attrs string, stamp []byte) {
 	b.WriteString(`{"log":"`)
 	if len(head) > 0 {
 		// A character may lie across the two.
@@ -138,7 +179,9 @@ func appendEntry(b *bytes.Buffer, head, tail []byte, stream string, stamp []byte
 	escape(b, tail)
 	b.WriteString(`","stream":"`)
 	b.WriteString(stream)
-	b.WriteString(`","time":"`)
+	b.WriteByte('"')
+	b.WriteString(attrs)
+	b.WriteString(`,"time":"`)
 	b.Write(stamp)
 	b.WriteString("\"}\n")
 }

@@ -28,7 +28,9 @@ type logFile struct {
 	path     string
 	maxSize  int64
 	maxFiles int
-	log      *slog.Logger
+	// shared says that others replace rotated files, under the lock.
+	shared bool
+	log    *slog.Logger
 
 	file *os.File // nil after a rotation that could not open the new file
 	size int64
@@ -51,7 +53,7 @@ func openLogFile(config LogConfig, log *slog.Logger) (*logFile, error) {
 	if config.MaxSize < 0 || config.MaxFiles < 0 {
 		return nil, fmt.Errorf("open log %s: negative limit: %w", config.Path, errdefs.ErrInvalid)
 	}
-	f := &logFile{path: config.Path, maxSize: config.MaxSize, maxFiles: max(config.MaxFiles, 1), log: log}
+	f := &logFile{path: config.Path, maxSize: config.MaxSize, maxFiles: max(config.MaxFiles, 1), shared: config.Compressed, log: log}
 	if err := f.open(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -152,6 +154,10 @@ func (f *logFile) cut(n int) {
 }
 
 func (f *logFile) lose(entries []byte, cause error) {
+	f.loseCount(bytes.Count(entries, []byte{'\n'}), len(entries), cause)
+}
+
+func (f *logFile) loseCount(entries, size int, cause error) {
 	var path *fs.PathError
 	if errors.As(cause, &path) {
 		cause = path.Err
@@ -159,8 +165,8 @@ func (f *logFile) lose(entries []byte, cause error) {
 	if f.lost.entries == 0 {
 		f.log.Warn("log entries are being lost", "path", f.path, "cause", cause)
 	}
-	f.lost.entries += bytes.Count(entries, []byte{'\n'})
-	f.lost.bytes += len(entries)
+	f.lost.entries += entries
+	f.lost.bytes += size
 	f.lost.cause = cause
 }
 
@@ -168,7 +174,7 @@ func (f *logFile) lose(entries []byte, cause error) {
 func (f *logFile) tellLoss() bool {
 	var b bytes.Buffer
 	text := fmt.Sprintf("berth: %d log entries (%d bytes) lost here: %v\n", f.lost.entries, f.lost.bytes, f.lost.cause)
-	appendEntry(&b, nil, []byte(text), "stderr", time.Now().UTC().AppendFormat(nil, time.RFC3339Nano))
+	appendEntry(&b, nil, []byte(text), "stderr", "", time.Now().UTC().AppendFormat(nil, time.RFC3339Nano))
 	if _, err := f.put(b.Bytes()); err != nil {
 		return false
 	}
@@ -180,7 +186,11 @@ func (f *logFile) tellLoss() bool {
 // a truncated old one: who follows the log reads the old file to its end and
 // then opens the new one. If the renaming fails the old file grows on.
 func (f *logFile) rotate() {
-	if err := f.shift(); err != nil {
+	err := f.shift()
+	if errors.Is(err, errNamesInUse) {
+		return // tried again before the next entry
+	}
+	if err != nil {
 		f.log.Warn("log cannot be rotated", "path", f.path, "cause", err)
 		f.size = 0 // tried again after another maxSize
 		return
@@ -193,20 +203,54 @@ func (f *logFile) rotate() {
 	}
 }
 
+// shift gives every file the next higher number; the last one is gone.
 func (f *logFile) shift() error {
 	if f.maxFiles == 1 {
 		return ignoreNotExist(os.Remove(f.path))
+	}
+	if f.shared {
+		lock, err := f.lockNames()
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
 	}
 	for i := f.maxFiles - 1; i > 0; i-- {
 		from := f.path
 		if i > 1 {
 			from += "." + strconv.Itoa(i-1)
 		}
-		if err := ignoreNotExist(os.Rename(from, f.path+"."+strconv.Itoa(i))); err != nil {
+		if err := f.shiftOne(from, f.path+"."+strconv.Itoa(i)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// shiftOne renames a file, or the compressed one in its place.
+func (f *logFile) shiftOne(from, to string) error {
+	if !f.shared {
+		return ignoreNotExist(os.Rename(from, to))
+	}
+	const gz = ".gz"
+	return errors.Join(
+		ignoreNotExist(os.Remove(to)), ignoreNotExist(os.Remove(to+gz)),
+		ignoreNotExist(os.Rename(from, to)), ignoreNotExist(os.Rename(from+gz, to+gz)))
+}
+
+// errNamesInUse: somebody replaces a rotated file just now.
+var errNamesInUse = errors.New("rotated files are being replaced")
+
+func (f *logFile) lockNames() (*os.File, error) {
+	lock, err := os.OpenFile(LogLock(f.path), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, errNamesInUse
+	}
+	return lock, nil
 }
 
 func ignoreNotExist(err error) error {

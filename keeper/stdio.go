@@ -109,10 +109,8 @@ func (s *stdio) openLog(c LogConfig) error {
 	case "", "none":
 		return nil
 	case "json-file":
-		file, err := openLogFile(c, s.slog)
-		if err == nil {
-			s.log = &jsonLog{buffers: &s.bufs.entries, file: file}
-		}
+		log, err := newJSONLog(c, &s.bufs.entries, s.slog)
+		s.log = log
 		return err
 	}
 	return fmt.Errorf("log driver %q: %w", c.Driver, errdefs.ErrUnsupported)

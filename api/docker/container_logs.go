@@ -32,6 +32,7 @@ func (r *request) logsOptions() (engine.LogsOptions, error) {
 		Stderr:     r.boolean("stderr"),
 		Follow:     r.boolean("follow"),
 		Timestamps: r.boolean("timestamps"),
+		Details:    r.boolean("details"),
 		Tail:       -1,
 	}
 	if !opt.Stdout && !opt.Stderr {

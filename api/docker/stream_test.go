@@ -58,7 +58,7 @@ func TestLogs(t *testing.T) {
 	socket, _ := serve(t, e)
 	c := mobyClient(t, socket, "1.56")
 	logs, err := c.ContainerLogs(t.Context(), "web", client.ContainerLogsOptions{
-		ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: "5", Since: "1700000000.000000007"})
+		ShowStdout: true, ShowStderr: true, Timestamps: true, Details: true, Tail: "5", Since: "1700000000.000000007"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestLogs(t *testing.T) {
 	if err != nil || stdout.String() != "one\n" || stderr.String() != "two\n" {
 		t.Errorf("stdout %q, stderr %q, %v", &stdout, &stderr, err)
 	}
-	want := engine.LogsOptions{Stdout: true, Stderr: true, Timestamps: true, Tail: 5, Since: time.Unix(1700000000, 7)}
+	want := engine.LogsOptions{Stdout: true, Stderr: true, Timestamps: true, Details: true, Tail: 5, Since: time.Unix(1700000000, 7)}
 	if !e.opt.Since.Equal(want.Since) {
 		t.Errorf("since %v, want %v", e.opt.Since, want.Since)
 	}

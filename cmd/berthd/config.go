@@ -66,6 +66,8 @@ type config struct {
 	// LogDriver and LogOptions are for containers that name none.
 	LogDriver  string            `toml:"log-driver"`
 	LogOptions map[string]string `toml:"log-options"`
+	// Init gives containers that do not say otherwise an init.
+	Init bool `toml:"init"`
 	// ShmSize is the size of a container's /dev/shm, such as 64m.
 	ShmSize string `toml:"shm-size"`
 	// StopTimeout is the grace, in seconds, of a container told to stop.
@@ -176,8 +178,9 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.DebugSocket, "debug-socket", cfg.DebugSocket, "`path` of the socket for metrics and profiles, or none (default RUN-ROOT/debug.sock)")
 	set.StringVar(&cfg.MetricsAddress, "metrics-address", cfg.MetricsAddress, "`host:port` to serve metrics at, too")
 	set.StringVar(&cfg.TraceEndpoint, "trace-endpoint", cfg.TraceEndpoint, "`URL` of an OTLP/HTTP receiver of traces")
-	set.StringVar(&cfg.LogDriver, "log-driver", cfg.LogDriver, "log `driver` of containers that name none: json-file or none")
-	set.StringToStringVar(&cfg.LogOptions, "log-opt", cfg.LogOptions, "`option=value` of the log driver (max-size, max-file)")
+	set.StringVar(&cfg.LogDriver, "log-driver", cfg.LogDriver, "log `driver` of containers that name none: json-file, local, journald, syslog or none")
+	set.StringToStringVar(&cfg.LogOptions, "log-opt", cfg.LogOptions, "`option=value` of the log driver (max-size, max-file, tag, ...)")
+	set.BoolVar(&cfg.Init, "init", cfg.Init, "run an init in containers that do not say otherwise")
 	set.StringVar(&cfg.ShmSize, "shm-size", cfg.ShmSize, "`size` of a container's /dev/shm")
 	set.IntVar(&cfg.StopTimeout, "stop-timeout", cfg.StopTimeout, "`seconds` between a container's stop signal and SIGKILL")
 	set.StringArrayVar(&cfg.Labels, "label", cfg.Labels, "`key=value` shown by berth info (repeatable)")
@@ -252,8 +255,8 @@ func (c *config) check() error {
 	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
 		return fmt.Errorf("log-format %q: want text or json", c.LogFormat)
 	}
-	if !slices.Contains([]string{"json-file", "none"}, c.LogDriver) {
-		return fmt.Errorf("log-driver %q: want json-file or none", c.LogDriver)
+	if err := engine.CheckLog(c.LogDriver, c.LogOptions); err != nil {
+		return fmt.Errorf("log-driver %s: %w", c.LogDriver, err)
 	}
 	if c.BridgeSubnet != "" {
 		if _, err := netip.ParsePrefix(c.BridgeSubnet); err != nil {
@@ -314,6 +317,7 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		RegistryDirs:       c.RegistryDirs,
 		LogDriver:          c.LogDriver,
 		LogOptions:         c.LogOptions,
+		Init:               c.Init,
 		DefaultShmSize:     shm,
 		StopTimeout:        c.StopTimeout,
 		Userns:             c.Userns,
