@@ -191,6 +191,12 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 	if e.id, err = loadID(filepath.Join(e.cfg.StateRoot, "engine-id")); err != nil {
 		return fmt.Errorf("read engine id: %w", err)
 	}
+	e.events.store, err = openEventStore(filepath.Join(e.cfg.StateRoot, eventsFile), func(err error) {
+		e.log.Error("events are not kept", "err", err)
+	})
+	if err != nil {
+		return err
+	}
 	e.images, err = image.Open(ctx, image.Options{
 		Root: filepath.Join(e.cfg.StateRoot, "image"), InsecureRegistries: e.cfg.InsecureRegistries,
 		RegistryDirs: e.cfg.RegistryDirs,

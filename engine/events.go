@@ -11,7 +11,8 @@ import (
 	"github.com/moby/moby/api/types/events"
 )
 
-// eventMemory is how many past events a subscriber can ask for, as Docker's.
+// eventMemory is how many past events are kept in memory. Older ones are read
+// from the store.
 const eventMemory = 256
 
 // eventQueue is how many events a slow subscriber may lag behind before it is
@@ -21,6 +22,7 @@ const eventQueue = 1024
 // eventLog hands events to subscribers and remembers the last ones.
 type eventLog struct {
 	mu     sync.Mutex
+	store  *eventStore      // nil: the past is what is in memory
 	past   []events.Message // oldest first, at most eventMemory
 	subs   map[*subscriber]struct{}
 	closed bool
@@ -47,6 +49,9 @@ func (l *eventLog) emit(kind events.Type, action events.Action, id string, attrs
 		l.past = append(l.past[:0], l.past[1:]...)
 	}
 	l.past = append(l.past, msg)
+	if l.store != nil && !isProbe(attrs["execID"]) { // probes would crowd out the rest
+		l.store.add(&msg)
+	}
 	for s := range l.subs {
 		if !s.match.passes(&msg) {
 			continue
@@ -67,26 +72,54 @@ func (l *eventLog) drop(s *subscriber) {
 	}
 }
 
-// subscribe returns the remembered events from since on and the live ones
-// after them, without a gap or an overlap.
-func (l *eventLog) subscribe(match *eventFilter, since time.Time) ([]events.Message, *subscriber) {
+// subscribe returns the remembered events from since on, up to until, and the
+// live ones after them, without a gap or an overlap.
+func (l *eventLog) subscribe(match *eventFilter, since, until time.Time) ([]events.Message, *subscriber, error) {
+	wanted := func(m *events.Message) bool {
+		return m.TimeNano >= since.UnixNano() && (until.IsZero() || m.TimeNano <= until.UnixNano()) && match.passes(m)
+	}
+	past, old, s, err := l.join(match, since, wanted)
+	if err != nil || old == nil {
+		return past, s, err
+	}
+	defer old.close()
+	err = old.each(func(m *events.Message) bool {
+		if wanted(m) {
+			past = append(past, *m)
+		}
+		return true
+	})
+	if err != nil {
+		l.unsubscribe(s)
+	}
+	return past, s, err
+}
+
+// join makes a subscriber. The past is what is in memory if that is all, else it
+// is to be read from what the store had at this moment.
+func (l *eventLog) join(match *eventFilter, since time.Time, wanted func(*events.Message) bool) (past []events.Message, old *kept, s *subscriber, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var past []events.Message
-	if !since.IsZero() {
+	switch {
+	case since.IsZero():
+	case l.store != nil && (len(l.past) == 0 || l.past[0].TimeNano > since.UnixNano()):
+		if old, err = l.store.snapshot(); err != nil {
+			return nil, nil, nil, err
+		}
+	default:
 		for i := range l.past {
-			if l.past[i].TimeNano >= since.UnixNano() && match.passes(&l.past[i]) {
+			if wanted(&l.past[i]) {
 				past = append(past, l.past[i])
 			}
 		}
 	}
-	s := &subscriber{match: match, queue: make(chan events.Message, eventQueue)}
+	s = &subscriber{match: match, queue: make(chan events.Message, eventQueue)}
 	if l.closed {
 		close(s.queue)
 	} else {
 		l.subs[s] = struct{}{}
 	}
-	return past, s
+	return past, old, s, nil
 }
 
 func (l *eventLog) unsubscribe(s *subscriber) {
@@ -109,10 +142,14 @@ func (l *eventLog) close() {
 	for s := range l.subs {
 		l.drop(s)
 	}
+	if l.store != nil {
+		l.store.close()
+		l.store = nil
+	}
 }
 
 // Subscribe yields events that pass the filters: the remembered ones from
-// since on (zero: none), then live ones up to until (zero: without end). The
+// since on (zero: none), those of earlier engines too, then live ones up to until (zero: without end). The
 // channel is closed when until has passed, ctx ends, the engine closes, or the
 // reader is more than a thousand events behind. Filters: container, daemon,
 // event, image, label, network, scope, type.
@@ -121,7 +158,10 @@ func (e *Engine) Subscribe(ctx context.Context, f Filters, since, until time.Tim
 	if err != nil {
 		return nil, err
 	}
-	past, sub := e.events.subscribe(match, since)
+	past, sub, err := e.events.subscribe(match, since, until)
+	if err != nil {
+		return nil, err
+	}
 	out := make(chan events.Message)
 	e.wg.Go(func() {
 		defer close(out)

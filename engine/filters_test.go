@@ -91,7 +91,10 @@ func TestEventLogReplaysWithoutGap(t *testing.T) {
 		l.emit(events.ContainerEventType, events.ActionStart, "x", nil)
 	}
 	match, _ := newEventFilter(nil)
-	past, sub := l.subscribe(match, time.Unix(1, 0))
+	past, sub, err := l.subscribe(match, time.Unix(1, 0), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(past) != eventMemory {
 		t.Errorf("%d past events", len(past))
 	}

@@ -21,7 +21,7 @@ import (
 // from there.
 var (
 	runRootEntries   = []string{"network", "netns", "shm", "containers", "keeper.sock", "keeper.lock", "keeper.log", "autostart.lock", "berthd.log", "berthd.pid"}
-	stateRootEntries = []string{"containers", "volumes", "image", "network", "engine-id", formatFile, "berthd.pid"}
+	stateRootEntries = []string{"containers", "volumes", "image", "network", "engine-id", formatFile, "berthd.pid", eventsFile, eventsFile + olderSuffix}
 )
 
 // Purge ends all containers and the keeper and removes everything Berth has
