@@ -10,6 +10,7 @@ import (
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/network"
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sys/unix"
 )
 
 // reopen closes the engine and opens another on the same directories.
@@ -269,5 +270,70 @@ func TestKeeperIsReplaced(t *testing.T) {
 	}
 	if err := te.ContainerStart(ctx, id); err != nil {
 		t.Errorf("start with the new keeper: %v", err)
+	}
+}
+
+// TestHostRestart opens the engine as after a reboot: what was at run time is
+// gone, the keeper, the cgroups and the run root, and nobody saw how the
+// containers ended.
+func TestHostRestart(t *testing.T) {
+	te := newTestEngine(t)
+	policy := func(name container.RestartPolicyMode) *container.CreateRequest {
+		req := request("sleep", "1000")
+		req.HostConfig.RestartPolicy.Name = name
+		return req
+	}
+	gone := policy("no")
+	gone.HostConfig.AutoRemove = true
+	ids := map[string]string{
+		"always": te.run("", policy("always")), "unless-stopped": te.run("", policy("unless-stopped")),
+		"on-failure": te.run("", policy("on-failure")), "no": te.run("", policy("no")), "rm": te.run("", gone),
+		"stopped": te.run("", policy("unless-stopped")),
+	}
+	if err := te.stopIn(ids["stopped"], 0); err != nil {
+		t.Fatal(err)
+	}
+	client, err := te.keeper.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := client.Info().Pid
+	if err := te.Close(); err != nil {
+		t.Fatal(err)
+	}
+	killProcess(t, pid)
+	for name, id := range ids {
+		if g, err := te.cgroup(te.named(id).snapshot()); err == nil {
+			if err := errors.Join(g.Kill(unix.SIGKILL), g.Destroy(), g.Close()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	cfg := testConfig(te.dir)
+	for _, dir := range []string{"containers", "keeper.sock", "keeper.lock"} {
+		if err := os.RemoveAll(filepath.Join(cfg.RunRoot, dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	te.open()
+	for _, name := range []string{"always", "unless-stopped", "on-failure"} {
+		c := te.named(ids[name])
+		for running := false; !running; {
+			c.mu.Lock()
+			changed := c.changed
+			running = c.rec.State.Status == stateRunning
+			c.mu.Unlock()
+			if !running {
+				<-changed
+			}
+		}
+	}
+	for name, want := range map[string]int{"no": 255, "stopped": 137} {
+		if st := te.inspect(ids[name]).State; st.Status != stateExited || st.ExitCode != want {
+			t.Errorf("%s: %s, exit code %d", name, st.Status, st.ExitCode)
+		}
+	}
+	if _, err := te.containers.get(ids["rm"]); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("a container to be removed: %v", err)
 	}
 }

@@ -160,11 +160,11 @@ func keyByte(name string) (byte, bool) {
 // openStream attaches to a process at the keeper.
 func (e *Engine) openStream(ctx context.Context, id, execID string, tty bool, o keeper.AttachOptions, detachKeys string) (*stream, error) {
 	s := &stream{tty: tty, onDetach: func() {}, closed: make(chan struct{})}
-	if tty && o.Stdin || detachKeys != "" {
-		d, err := newDetachScanner(detachKeys)
-		if err != nil {
-			return nil, err
-		}
+	d, err := newDetachScanner(detachKeys)
+	if err != nil {
+		return nil, err
+	}
+	if tty && o.Stdin { // what is not typed may be anything
 		s.detach = d
 	}
 	k, err := e.keeper.attach(ctx, id, execID, o)

@@ -95,7 +95,7 @@ func newStart(a *app) *cobra.Command {
 }
 
 func (a *app) startAttached(ctx context.Context, ref string, stdin bool, keyFlag string) error {
-	keys, err := detachKeys(keyFlag)
+	keys, err := detachKeys(&keyFlag)
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func newAttach(a *app) *cobra.Command {
 }
 
 func (a *app) attach(ctx context.Context, ref string, noStdin, sigProxy bool, keyFlag string) error {
-	keys, err := detachKeys(keyFlag)
+	keys, err := detachKeys(&keyFlag)
 	if err != nil {
 		return err
 	}

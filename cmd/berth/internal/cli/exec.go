@@ -55,7 +55,7 @@ func (e *execution) request(a *app, command []string) (*container.ExecCreateRequ
 }
 
 func (a *app) exec(ctx context.Context, e *execution, ref string, command []string) error {
-	keys, err := detachKeys(e.keys)
+	keys, err := detachKeys(&e.keys)
 	if err != nil {
 		return err
 	}

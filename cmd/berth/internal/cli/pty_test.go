@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -94,13 +96,24 @@ func contains(asked []string, want ...string) bool {
 }
 
 func TestTerminalDetach(t *testing.T) {
-	for keys, typed := range map[string]string{"": "\x10\x11", "ctrl-a,d": "\x01d"} {
-		e := shell(t)
+	for _, tc := range []struct{ keys, configured, typed string }{
+		{"", "", "\x10\x11"}, {"ctrl-a,d", "", "\x01d"}, {"", "ctrl-b,q", "\x02q"}, {"ctrl-a,d", "ctrl-b,q", "\x01d"},
+	} {
+		e, typed := shell(t), tc.typed
 		args := []string{"run", "-it", "busybox"}
-		if keys != "" {
-			args = []string{"run", "-it", "--detach-keys", keys, "busybox"}
+		if tc.keys != "" {
+			args = []string{"run", "-it", "--detach-keys", tc.keys, "busybox"}
 		}
-		p := typist.Sit(t, e.command(args...))
+		cmd := e.command(args...)
+		dir := t.TempDir()
+		cmd.Env = append(cmd.Env, "DOCKER_CONFIG="+dir)
+		if tc.configured != "" {
+			text := `{"detachKeys": "` + tc.configured + `"}`
+			if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := typist.Sit(t, cmd)
 		before := p.Mode()
 		p.Sees("hello")
 		p.Types("a")

@@ -211,7 +211,7 @@ func (a *app) run(ctx context.Context, r *running, fs *pflag.FlagSet, args []str
 	if err != nil {
 		return withStatus(125, err)
 	}
-	keys, err := detachKeys(r.keys)
+	keys, err := detachKeys(&r.keys)
 	if err != nil {
 		return withStatus(125, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/cmd/berth/internal/client"
+	"github.com/berth-containers/berth/cmd/berth/internal/credentials"
 	"github.com/berth-containers/berth/cmd/berth/internal/terminal"
 )
 
@@ -37,12 +38,22 @@ func detachFlag(fs *pflag.FlagSet, keys *string) {
 	fs.StringVar(keys, "detach-keys", "", "Override the key sequence for detaching a container")
 }
 
-// detachKeys are the keys of a flag's value.
-func detachKeys(flag string) ([]byte, error) {
-	if flag == "" {
-		flag = terminal.DefaultKeys
+// detachKeys are the keys of a flag's value. Without one it becomes that of
+// Docker's configuration file (detachKeys), if there is one.
+func detachKeys(flag *string) ([]byte, error) {
+	if *flag == "" {
+		file, err := credentials.Open()
+		if err == nil {
+			*flag, err = file.DetachKeys()
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return terminal.ParseKeys(flag)
+	if *flag == "" {
+		return terminal.ParseKeys(terminal.DefaultKeys)
+	}
+	return terminal.ParseKeys(*flag)
 }
 
 var errNotTTY = &hinted{error: errors.New("the input device is not a TTY"), hint: "leave out -t when input comes from a file or a pipe"}

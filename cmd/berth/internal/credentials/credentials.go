@@ -68,6 +68,16 @@ func Open() (*File, error) {
 	return f, nil
 }
 
+// DetachKeys are the keys that end an attachment, "" when the file does not say.
+func (f *File) DetachKeys() (keys string, err error) {
+	if text, there := f.all["detachKeys"]; there {
+		if err := json.Unmarshal(text, &keys); err != nil {
+			return "", fmt.Errorf("read detachKeys from %s: %w", f.Path, err)
+		}
+	}
+	return keys, nil
+}
+
 func (f *File) parse(text []byte) error {
 	if err := json.Unmarshal(text, &f.all); err != nil {
 		return err
