@@ -76,6 +76,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	}
 	err = c.update(func(r *record) {
 		r.State.Status, r.State.Error, r.State.Stopped, r.State.OOMKilled = stateStarting, "", false, false
+		r.State.Again = before == stateRestarting
 		r.State.Signal, r.State.Sent, r.State.Used = 0, nil, nil
 		r.State.intents = intents{Restart: r.State.Restart}
 	})

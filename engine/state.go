@@ -61,6 +61,8 @@ type lifeState struct {
 	Error string `json:",omitempty"`
 	// intents are what an engine has begun and not finished.
 	intents
+	// Again says that the start in progress is one of the restart policy.
+	Again bool `json:",omitempty"`
 	// Stopped says that a user stopped it, so that the restart policy
 	// unless-stopped does not bring it back.
 	Stopped bool `json:",omitempty"`
@@ -97,7 +99,10 @@ func (s *lifeState) shown() state {
 	if s.Status != stateStarting && s.Status != stateCreating {
 		return s.Status
 	}
-	if s.StartedAt.IsZero() {
+	switch {
+	case s.Status == stateStarting && s.Again:
+		return stateRestarting
+	case s.StartedAt.IsZero():
 		return stateCreated
 	}
 	return stateExited
