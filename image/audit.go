@@ -45,8 +45,8 @@ func (a *auditor) add(object, problem, remedy string, repair func(context.Contex
 // list compares images.json with the list in memory.
 func (a *auditor) list() error {
 	c := a.s.catalogue
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	want, err := json.Marshal(c.now)
 	if err != nil {
 		return err

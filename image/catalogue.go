@@ -22,6 +22,11 @@ import (
 type catalogue struct {
 	path string
 
+	// writing admits one change at a time, while it is written: who only reads
+	// does not wait for the disk. mu guards the fields below and is held for
+	// moments; now is changed by who holds both.
+	writing sync.Mutex
+
 	mu  sync.RWMutex
 	now catalogueState
 	// configs are the parsed configs of now.Images.
@@ -91,8 +96,8 @@ func (st catalogueState) clone() catalogueState {
 // update runs change on a copy of the state, writes the copy to the disk and
 // makes it the state. An error of either leaves everything as it was.
 func (c *catalogue) update(change func(*catalogueState) error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	return c.updateLocked(change)
 }
 
@@ -108,6 +113,8 @@ func (c *catalogue) updateLocked(change func(*catalogueState) error) error {
 	if err := replaceFile(c.path, b); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.now = next
 	maps.DeleteFunc(c.configs, func(id digest.Digest, _ *dockerspec.DockerOCIImage) bool {
 		_, ok := next.Images[id]
@@ -119,8 +126,8 @@ func (c *catalogue) updateLocked(change func(*catalogueState) error) error {
 // add records the image id, or keeps the record there is, gives it names, and
 // returns it as it then is.
 func (c *catalogue) add(id digest.Digest, rec imageRecord, config *dockerspec.DockerOCIImage, names, digests []string) (*Image, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	err := c.updateLocked(func(st *catalogueState) error {
 		if old, ok := st.Images[id]; ok {
 			rec = old
@@ -132,15 +139,15 @@ func (c *catalogue) add(id digest.Digest, rec imageRecord, config *dockerspec.Do
 	if err != nil {
 		return nil, err
 	}
-	c.configs[id] = config
+	c.remember(id, config)
 	return c.now.image(id, config), nil
 }
 
 // addNames names an image that is already recorded and returns it; nil when it
 // is not.
 func (c *catalogue) addNames(id digest.Digest, names, digests []string) (*Image, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if _, ok := c.now.Images[id]; !ok {
 		return nil, nil
 	}
@@ -151,6 +158,8 @@ func (c *catalogue) addNames(id digest.Digest, names, digests []string) (*Image,
 	if err != nil {
 		return nil, err
 	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	return c.now.image(id, c.configs[id]), nil
 }
 
