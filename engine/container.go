@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-containers/berth/keeper"
@@ -21,10 +22,15 @@ type ctr struct {
 	dir     string // StateRoot/containers/ID
 	created time.Time
 	act     chan struct{}
+	// holder is whose operation holds act, nil for the engine's own work.
+	holder atomic.Pointer[Operation]
 
 	// owed says that the keeper still holds the end of the last run, because
 	// it could not be written down here. Guarded by act.
 	owed bool
+
+	// execWrites admits one change of an exec at a time, while it is written.
+	execWrites sync.Mutex
 
 	mu      sync.Mutex
 	rec     *record
@@ -62,9 +68,12 @@ func newCtr(root string, rec *record) *ctr {
 func (c *ctr) lock(ctx context.Context) error {
 	select {
 	case c.act <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		if err := c.queue(ctx); err != nil {
+			return err
+		}
 	}
+	c.holder.Store(operationOf(ctx))
 	if c.gone() {
 		c.unlock()
 		return errNoContainer(c.id)
@@ -72,7 +81,28 @@ func (c *ctr) lock(ctx context.Context) error {
 	return nil
 }
 
-func (c *ctr) unlock() { <-c.act }
+// queue waits for act, and says for whom.
+func (c *ctr) queue(ctx context.Context) error {
+	defer awaits(ctx, time.Time{}, func() string { return c.holder.Load().text() + " to end" })()
+	select {
+	case c.act <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *ctr) unlock() {
+	c.holder.Store(nil)
+	<-c.act
+}
+
+// interrupt ends who only reads the container, so that it can be removed.
+func (c *ctr) interrupt() {
+	if op := c.holder.Load(); op != nil && op.yields.Load() {
+		op.cancel(errYielded)
+	}
+}
 
 // gone says that the container has been removed.
 func (c *ctr) gone() bool {

@@ -45,6 +45,9 @@ func (e *Engine) openRoot(ctx context.Context, c *ctr) (root *os.File, ids *idMa
 		c.unlock()
 		return nil, nil, nil, conflictf("it is %s", st)
 	}
+	if op := operationOf(ctx); op != nil {
+		op.yields.Store(true) // act is held for as long as the client reads
+	}
 	root, err = e.images.MountDetached(ctx, c.id)
 	if err != nil {
 		c.unlock()

@@ -36,6 +36,7 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, opt RemoveOpti
 // endForRemoval kills a running container and waits for its end. From here on it
 // is to go, whatever becomes of this engine.
 func (e *Engine) endForRemoval(ctx context.Context, c *ctr, volumes bool) error {
+	c.interrupt()
 	// On a full disk this cannot be written, and removing is the remedy.
 	_ = c.intend(ctx, func(i *intents) { i.Remove, i.RemoveVolumes = true, volumes })
 	mark := c.exitCount()
@@ -46,10 +47,7 @@ func (e *Engine) endForRemoval(ctx context.Context, c *ctr, volumes bool) error 
 	if err != nil {
 		return err
 	}
-	if c.awaitEnd(ctx, mark, killPatience) != nil {
-		return errStopTimeout(c.id, killPatience)
-	}
-	return nil
+	return c.awaitKilled(ctx, mark)
 }
 
 // remove takes a container that does not run apart. With --rm the end of the

@@ -46,7 +46,7 @@ func (e *Engine) stop(ctx context.Context, c *ctr, opt StopOptions) (err error) 
 	if err != nil || ended {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = detach(ctx)
 	if err := e.awaitStop(ctx, c, mark, sig, grace); err != nil {
 		return err
 	}
@@ -64,11 +64,23 @@ func (e *Engine) awaitStop(ctx context.Context, c *ctr, mark uint64, sig syscall
 		if c.awaitEnd(ctx, mark, grace) == nil {
 			return nil
 		}
+		if ctx.Err() != nil { // told to give up, not to help
+			return context.Cause(ctx)
+		}
 		if err := e.signalRunning(ctx, c, syscall.SIGKILL); err != nil {
 			return err
 		}
 	}
-	if c.awaitEnd(ctx, mark, killPatience) != nil {
+	return c.awaitKilled(ctx, mark)
+}
+
+// awaitKilled waits for an exit after mark that SIGKILL brings about.
+func (c *ctr) awaitKilled(ctx context.Context, mark uint64) error {
+	err := c.awaitEnd(ctx, mark, killPatience)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
 		return errStopTimeout(c.id, killPatience)
 	}
 	return nil
@@ -105,11 +117,14 @@ func (c *ctr) markStopped(sig syscall.Signal, by sender) {
 
 // awaitEnd waits for an exit after mark; negative patience has no end.
 func (c *ctr) awaitEnd(ctx context.Context, mark uint64, patience time.Duration) error {
+	var until time.Time
 	if patience >= 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
+		until = time.Now().Add(patience)
+		ctx, cancel = context.WithDeadline(ctx, until)
 		defer cancel()
 	}
+	defer awaitsText(ctx, until, "the process to end")()
 	_, err := c.wait(ctx, container.WaitConditionNotRunning, mark)
 	return err
 }
@@ -157,10 +172,7 @@ func (e *Engine) ContainerKill(ctx context.Context, ref, name string) error {
 	if sig != syscall.SIGKILL {
 		return nil
 	}
-	if c.awaitEnd(context.WithoutCancel(ctx), mark, killPatience) != nil {
-		return errStopTimeout(c.id, killPatience)
-	}
-	return nil
+	return c.awaitKilled(detach(ctx), mark)
 }
 
 // kill signals a container on a user's behalf: after SIGKILL or its stop

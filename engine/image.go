@@ -21,7 +21,7 @@ func (e *Engine) ImagePull(ctx context.Context, ref string, opt ImagePullOptions
 	ctx, end := e.observe(ctx, OpPull, ref)
 	defer func() { end(err) }()
 	img, err := e.images.Pull(ctx, ref, image.PullOptions{
-		Platform: platformText(opt.Platform), Auth: opt.Auth, Progress: opt.Progress,
+		Platform: platformText(opt.Platform), Auth: opt.Auth, Progress: reporting(ctx, opt.Progress),
 	})
 	if err != nil {
 		return nil, err

@@ -138,6 +138,7 @@ type System interface {
 type Upkeep interface {
 	Check(ctx context.Context, repair bool) (*engine.CheckReport, error)
 	UpgradeKeeper(ctx context.Context) (*engine.KeeperUpgrade, error)
+	Leftovers(ctx context.Context) ([]engine.OperationInfo, error)
 }
 
 var _ Engine = (*engine.Engine)(nil)

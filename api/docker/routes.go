@@ -74,6 +74,8 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"POST /berth/system/upgrade-keeper":  s.upgradeKeeper,
 		"GET /berth/containers/{id}/explain": s.containerExplain,
 		"GET /berth/top":                     s.overview,
+		"GET /berth/operations":              s.operationList,
+		"DELETE /berth/operations/{id}":      s.operationCancel,
 	} {
 		mux.HandleFunc(pattern, s.handle(h))
 	}

@@ -18,6 +18,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/berth-containers/berth/engine"
 )
 
 // Config is what a [Server] needs.
@@ -44,6 +46,8 @@ type Server struct {
 	banner string
 	routes *http.ServeMux
 	http   *http.Server
+	// operations are the requests being answered.
+	operations engine.OperationTable
 
 	// draining ends when Shutdown begins: answers without an end of their own
 	// (events, followed logs, waits, attachments) stop then.
@@ -159,7 +163,12 @@ type response struct {
 	http.ResponseWriter
 	started bool
 	// status is 0 until the answer has begun, and when the connection was taken over.
-	status int
+	status    int
+	operation *engine.Operation
+
+	// ending guards ended: what is written now is the answer's end.
+	ending sync.Mutex
+	ended  bool
 }
 
 // WriteHeader starts the answer.
@@ -174,6 +183,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	defer w.operation.AwaitsClient(clientReads)()
 	return w.ResponseWriter.Write(p)
 }
 
@@ -183,6 +193,7 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // flush sends what is written so far to the client.
 func (w *response) flush() error {
 	w.started = true
+	defer w.operation.AwaitsClient(clientReads)()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
@@ -193,7 +204,9 @@ func (s *Server) handle(h handler) http.HandlerFunc {
 		if !ok {
 			answer = &response{ResponseWriter: w}
 		}
-		if err := h(answer, &request{Request: r, version: versionOf(r.Context())}); err != nil {
+		r, end := s.begin(answer, r)
+		defer end()
+		if err := answer.cancelled(h(answer, &request{Request: r, version: versionOf(r.Context())})); err != nil {
 			s.fail(answer, r, err)
 		}
 	}

@@ -180,5 +180,5 @@ func (a *app) pruneAll(ctx context.Context, p *pruning, all, volumes bool) error
 }
 
 func newSystemGroup(a *app) *cobra.Command {
-	return group("system", "Manage the engine", newSystemCheck(a), newSystemDf(a), newEvents(a), newInfo(a), newSystemPrune(a), newSystemUpgradeKeeper(a))
+	return group("system", "Manage the engine", newSystemCancel(a), newSystemCheck(a), newSystemDf(a), newEvents(a), newInfo(a), newSystemOps(a), newSystemPrune(a), newSystemUpgradeKeeper(a))
 }
