@@ -103,13 +103,16 @@ func (c *ctr) changeExec(x *execution, fn func(x *execution)) error {
 // changeExecAndTell calls tell, when the exec has ended by this change, before
 // those who wait for its end go on. tell must not ask the container for anything.
 func (c *ctr) changeExecAndTell(x *execution, fn func(x *execution), tell func(rec *record)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := *x
+	// Not under mu: the disk may be slow, and lists do not wait for it.
+	c.execWrites.Lock()
+	defer c.execWrites.Unlock()
+	next := c.snapshotExec(x)
 	fn(&next)
 	if err := c.saveExec(&next); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if next.Status == execEnded && x.Status != execEnded {
 		tell(c.rec)
 		close(x.done)
@@ -140,6 +143,14 @@ func (c *ctr) execIDs() []string {
 
 // trimExecs forgets the oldest ended execs above execKeep and returns their ids.
 func (c *ctr) trimExecs() []string {
+	dropped := c.dropExecs()
+	for _, id := range dropped {
+		os.Remove(c.execPath(id))
+	}
+	return dropped
+}
+
+func (c *ctr) dropExecs() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var dropped []string
@@ -159,7 +170,6 @@ func (c *ctr) trimExecs() []string {
 			return dropped
 		}
 		delete(c.execs, oldest.ID)
-		os.Remove(c.execPath(oldest.ID))
 		dropped = append(dropped, oldest.ID)
 	}
 }
