@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
@@ -112,6 +113,14 @@ func setConsoleSize(p *specs.Process, size [2]uint16) {
 // launch makes the streams, then the process, then serves both. After an error
 // the caller calls failed.
 func (s *server) launch(p *process, c stdioConfig, l *Launch, run func(*Launch) (*Launched, error)) (Status, error) {
+	status, err := s.launchProcess(p, c, l, run)
+	if errors.Is(err, unix.EMFILE) {
+		err = errdefs.WithHint(err, "the keeper has as many files open as it may, four for each container; raise LimitNOFILE= of berthd.service, or ulimit -Hn, and start engine and keeper again")
+	}
+	return status, err
+}
+
+func (s *server) launchProcess(p *process, c stdioConfig, l *Launch, run func(*Launch) (*Launched, error)) (Status, error) {
 	child, err := p.io.open(c)
 	if err != nil {
 		return Status{}, err
