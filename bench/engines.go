@@ -65,6 +65,13 @@ func (b *bench) compareEngines(ctx context.Context) (err error) {
 			}
 		}
 	}
+	if b.does(sectionScale) {
+		for _, e := range engines {
+			if err := b.crowd(ctx, e); err != nil {
+				return fmt.Errorf("%s: %w", e.name, err)
+			}
+		}
+	}
 	return nil
 }
 

@@ -31,6 +31,7 @@ func (r *Results) WriteMarkdown(w io.Writer, plot bool) error {
 	r.writeThroughput(&b)
 	r.writeTimings(&b, Engines, "Engines")
 	r.writeMemory(&b)
+	r.writeScale(&b)
 	r.writePrograms(&b)
 	b.WriteString(method)
 	for _, note := range r.Notes {
@@ -223,6 +224,18 @@ func (r *Results) writeMemory(b *strings.Builder) {
 		}
 	}
 	fmt.Fprintf(b, "### Memory of the engine's own processes (PSS), containers idle\n\n%s\n", &t)
+}
+
+func (r *Results) writeScale(b *strings.Builder) {
+	if len(r.Scale) == 0 {
+		return
+	}
+	t := table{head: []string{"", "containers", "callers", "started per second", "CPU ms for each", "ps, ms", "own memory, MiB", "of that, KiB"}}
+	for _, s := range r.Scale {
+		t.add(s.Candidate, fmt.Sprint(s.Containers), fmt.Sprint(s.Callers), figure(s.PerSecond), figure(s.CPUMS), figure(s.ListMS),
+			figure(float64(sum(s.KiB))/1024), parts(s.KiB))
+	}
+	fmt.Fprintf(b, "### Many idle containers\n\n%s\n", &t)
 }
 
 // parts lists programs with what they occupy.

@@ -38,6 +38,7 @@ type Results struct {
 	Timings    []Timing     `json:"timings,omitempty"`
 	Throughput []Throughput `json:"throughput,omitempty"`
 	Memory     []Memory     `json:"memory,omitempty"`
+	Scale      []Scale      `json:"scale,omitempty"`
 	Notes      []string     `json:"notes,omitempty"` // how this run differs from others
 }
 
@@ -105,6 +106,22 @@ type Memory struct {
 	// by program, in KiB.
 	IdleKiB   map[string]int64 `json:"idle_kib"`
 	LoadedKiB map[string]int64 `json:"loaded_kib"`
+}
+
+// Scale is how an engine fares with many idle containers that have limits and
+// logs.
+type Scale struct {
+	Candidate  string `json:"candidate"`
+	Containers int    `json:"containers"`
+	// Callers start them, with the engine's command, at the same time.
+	Callers   int     `json:"callers"`
+	PerSecond float64 `json:"per_second"` // started
+	// CPUMS is the processor time for each start: command, container, daemons.
+	CPUMS float64 `json:"cpu_ms"`
+	// ListMS is the median wall time of the command that lists them.
+	ListMS float64 `json:"list_ms"`
+	// KiB is what the engine's own processes occupy (Pss), by program.
+	KiB map[string]int64 `json:"kib"`
 }
 
 func sum(kib map[string]int64) int64 {
