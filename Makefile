@@ -27,7 +27,7 @@ COMPLETIONS = \
 
 export CGO_ENABLED = 0
 
-.PHONY: build install uninstall demo clean-host test crash lint bench clean help
+.PHONY: build install uninstall demo clean-host test crash lint soak hostile bench clean help
 
 # berth-oci has an entry point of its own (cmd/berth-oci/entry_*.s). The copies are
 # for speed: the linker writes a file through a mapping, page by page, and so it
@@ -89,6 +89,13 @@ lint: ## formatting, vet and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt on these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+SOAK ?= 20000
+soak: ## make, use and remove containers, SOAK operations in all, and see that nothing grows
+	BERTH_SOAK_OPERATIONS=$(SOAK) $(GO) test -vet=off -count=1 -timeout 3h -v -run TestSoak ./test/docker
+
+hostile: ## containers that do their worst, at full size: minutes, and 2 GiB of disk
+	BERTH_TEST_BIG=1 $(GO) test -vet=off -count=1 -timeout 1h -v -run TestHostile ./test/docker
 
 bench: build ## compare with runc, crun, podman and docker; writes docs/benchmarks
 	$(GO) run ./bench
