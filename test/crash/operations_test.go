@@ -205,7 +205,7 @@ func actPolicy(r *rig) error {
 	if err := r.do("POST", "/containers/one/start", nil, nil); err != nil {
 		return err
 	}
-	return r.until(func() (bool, error) {
+	err := r.until(func() (bool, error) {
 		c, err := r.inspect("one")
 		if err != nil || len(c.Mounts) != 1 {
 			return false, err
@@ -216,6 +216,11 @@ func actPolicy(r *rig) error {
 		}
 		return bytes.Count(runs, []byte("run")) > 1 && c.State.Status == "exited" && c.RestartCount == 1, err
 	})
+	if err != nil {
+		return err
+	}
+	// The second run may have written before the engine has noted that it runs.
+	return r.do("POST", "/containers/one/wait?condition=not-running", nil, nil)
 }
 
 // ensureDangling makes one image without a name.
