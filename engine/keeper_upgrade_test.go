@@ -29,7 +29,7 @@ func TestUpgradeKeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := client.Info()
-	for i := range 5 {
+	for i := range 3 {
 		done := make(chan error, 1)
 		go func() {
 			_, code := te.exec(id, "sh", "-c", "exit 7")

@@ -95,6 +95,18 @@ func TestHere(t *testing.T) {
 	}
 }
 
+func TestWatch(t *testing.T) {
+	var seen []Point
+	Watch(func(p Point) { seen = append(seen, p) })
+	Here(CreateDir)
+	Here(StopSignal)
+	Watch(nil)
+	Here(CreateDone)
+	if !slices.Equal(seen, []Point{CreateDir, StopSignal}) || Environment() != nil {
+		t.Errorf("seen %q", seen)
+	}
+}
+
 func btoi(b bool) int {
 	if b {
 		return 1

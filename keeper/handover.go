@@ -167,7 +167,6 @@ func tryProgram(binary string, h *handover) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "keep", "--takeover", "3", "--check-takeover")
 	cmd.ExtraFiles = []*os.File{file}
-	cmd.Env = []string{}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("upgrade keeper: %s cannot go on from this keeper: %w: %s", binary, err, out))

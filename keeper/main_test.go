@@ -148,7 +148,8 @@ func newHarnessWith(t testing.TB, env ...string) *harness {
 	root := t.TempDir()
 	h := &harness{t: t, root: root, options: ConnectOptions{
 		Root: root, Binary: self, Idle: 50 * time.Millisecond,
-		Env: append([]string{"PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, env...),
+		// A program under the race detector would wait a second before it ends.
+		Env: append([]string{"PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR"), "GORACE=atexit_sleep_ms=0"}, env...),
 	}}
 	h.connect()
 	t.Cleanup(h.tearDown)

@@ -117,7 +117,10 @@ func (s *server) adoptStreams(h *handedStreams, runs bool) (*stdio, error) {
 			io.read(o)
 		}
 		if len(io.unwritten) > 0 {
-			go io.writeStdin(nil)
+			go s.park.move(func() bool { // a hand-over may come before the process takes it
+				io.writeStdin(nil)
+				return true
+			})
 		}
 	})
 	return io, err
