@@ -27,6 +27,9 @@ import (
 func (s *Store) collect(ctx context.Context) error {
 	s.held.Lock()
 	defer s.held.Unlock()
+	if err := s.downloads.sweep(false); err != nil {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
 	live := s.mark(nil)
 	if err := s.sweepBlobs(ctx, live.blobs); err != nil {
 		return fmt.Errorf("collect garbage: %w", err)

@@ -149,18 +149,14 @@ func (s *Store) assemble(ctx context.Context, c *session, parent digest.Digest, 
 
 // unpackAll unpacks the layers of a draft whose blobs are all there.
 func (s *Store) unpackAll(ctx context.Context, c *session, d *draft, p *progress) error {
-	for i, l := range d.layers {
-		var count func(int64)
-		if p != nil {
-			count = func(n int64) {
-				p.count(ProgressEvent{ID: short(l.DiffID), Status: statusLoading, Current: n, Total: l.BlobSize})
-			}
-		}
-		if _, err := s.unpack(ctx, c, d, i, count); err != nil {
-			return err
+	u := &unpacking{s: s, c: c, d: d}
+	if p != nil {
+		u.progress = func(i int, n int64) {
+			l := d.layers[i]
+			p.count(ProgressEvent{ID: short(l.DiffID), Status: statusLoading, Current: n, Total: l.BlobSize})
 		}
 	}
-	return nil
+	return u.run(ctx)
 }
 
 func writeJSON(ctx context.Context, c *session, mediaType string, v any) (ocispec.Descriptor, error) {

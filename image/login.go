@@ -68,38 +68,15 @@ func registryDomain(address string) (string, error) {
 
 // hello asks for the API's root, which needs the credentials to be right.
 func (c *client) hello(ctx context.Context, host docker.RegistryHost) error {
-	var refused []*http.Response
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, host.Scheme+"://"+host.Host+host.Path+"/", nil)
-		if err != nil {
-			return err
-		}
-		req.Header = host.Header.Clone()
-		if req.Header == nil {
-			req.Header = http.Header{}
-		}
-		req.Header.Set("User-Agent", userAgent)
-		if err := host.Authorizer.Authorize(ctx, req); err != nil {
-			return err
-		}
-		resp, err := host.Client.Do(req)
-		if err != nil {
-			return err
-		}
-		if resp.StatusCode == http.StatusUnauthorized && len(refused) == 0 {
-			drain(resp)
-			refused = append(refused, resp)
-			if err := host.Authorizer.AddResponses(ctx, refused); err != nil {
-				return err
-			}
-			continue
-		}
-		defer drain(resp)
-		if resp.StatusCode >= http.StatusBadRequest {
-			return remoteerrors.NewUnexpectedStatusErr(resp)
-		}
-		return nil
+	resp, err := c.request(ctx, host, host.Scheme+"://"+host.Host+host.Path+"/", nil)
+	if err != nil {
+		return err
 	}
+	defer drain(resp)
+	if resp.StatusCode >= http.StatusBadRequest {
+		return remoteerrors.NewUnexpectedStatusErr(resp)
+	}
+	return nil
 }
 
 // drain reads the little that is left of an answer, so that its connection can

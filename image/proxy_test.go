@@ -2,7 +2,6 @@ package image
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -88,9 +87,6 @@ func (p *cuttingProxy) pass(to, from net.Conn) {
 				p.budget *= 2
 				p.mu.Unlock()
 			}
-			if errors.Is(err, io.EOF) {
-				return
-			}
 			return
 		}
 	}
@@ -100,4 +96,11 @@ func (p *cuttingProxy) cuts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cut
+}
+
+// carried is how many bytes went through, in both directions.
+func (p *cuttingProxy) carried() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
 }

@@ -31,6 +31,9 @@ func (s *Store) Prune(ctx context.Context, opts PruneOptions) (removed []Removed
 	if err != nil {
 		return nil, 0, err
 	}
+	if err := s.downloads.sweep(true); err != nil {
+		return nil, 0, err
+	}
 	candidates := map[digest.Digest]bool{} // asked while no lock is held
 	for _, img := range list {
 		candidates[img.ID] = len(s.users(img.ID)) == 0 && (opts.Keep == nil || !opts.Keep(img))

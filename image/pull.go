@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"strings"
 
@@ -16,14 +15,13 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/berth-containers/berth/errdefs"
 )
 
-// fetchAttempts is how often a blob is asked for before Pull gives up; an
-// attempt goes on where the one before ended. The client library reconnects on
-// its own as well, but only when a connection ends early.
+// fetchAttempts is how often a manifest or config is asked for before Pull gives
+// up; an attempt goes on where the one before ended. The client library
+// reconnects on its own as well, but only when a connection ends early.
 const fetchAttempts = 3
 
 // PullOptions say what to take from a registry. The zero value pulls anonymously
@@ -63,7 +61,7 @@ func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions) (img *Im
 		return nil, err
 	}
 	ctx = quiet(ctx)
-	p := &pull{s: s, c: s.begin(), progress: newProgress(opts.Progress), platform: platform}
+	p := &pull{s: s, c: s.begin(), client: client, progress: newProgress(opts.Progress), platform: platform}
 	defer p.c.finish(ctx, &err)
 	if p.remote, err = resolve(ctx, client, named); err != nil {
 		return nil, err
@@ -75,6 +73,7 @@ func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions) (img *Im
 type pull struct {
 	s        *Store
 	c        *session
+	client   *client
 	remote   *remote
 	progress *progress
 	platform ocispec.Platform
@@ -121,12 +120,12 @@ func (p *pull) run(ctx context.Context) (*Image, error) {
 func (p *pull) manifest(ctx context.Context, desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	for range 3 { // an index may hold an index; nobody nests deeper
 		if images.IsManifestType(desc.MediaType) {
-			return desc, p.fetch(ctx, desc, nil)
+			return desc, p.fetch(ctx, desc)
 		}
 		if !images.IsIndexType(desc.MediaType) {
 			return desc, errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("%s is not a container image: its type is %q", desc.Digest, desc.MediaType))
 		}
-		if err := p.fetch(ctx, desc, nil); err != nil {
+		if err := p.fetch(ctx, desc); err != nil {
 			return desc, err
 		}
 		b, err := readMetadata(ctx, p.c, desc)
@@ -150,7 +149,7 @@ func (p *pull) describe(ctx context.Context, target ocispec.Descriptor) (*draft,
 	if err != nil {
 		return nil, err
 	}
-	if err := p.fetch(ctx, m.Config, nil); err != nil {
+	if err := p.fetch(ctx, m.Config); err != nil {
 		return nil, err
 	}
 	d, err := readDraft(ctx, p.c, target)
@@ -177,81 +176,10 @@ func (p *pull) reuse(d *draft, names, digests []string) (*Image, error) {
 	return img, nil
 }
 
-// layers fetches all layers, some at once, and unpacks them in order, each as
-// soon as it and those below it are there.
-func (p *pull) layers(ctx context.Context, d *draft) error {
-	fetched := make([]chan struct{}, len(d.layers))
-	exists := make([]bool, len(d.layers))
-	for i, l := range d.layers {
-		fetched[i] = make(chan struct{})
-		p.progress.layer(l.Digest, statusPulling)
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(p.s.opts.MaxDownloads + 1) // and the one that unpacks
-	group.Go(func() error {
-		for i := range d.layers {
-			select {
-			case <-fetched[i]:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if err := p.unpack(ctx, d, i, exists[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	for i := range d.layers {
-		group.Go(func() (err error) {
-			if exists[i], err = p.fetchLayer(ctx, d, i); err == nil {
-				close(fetched[i])
-			}
-			return err
-		})
-	}
-	return group.Wait()
-}
-
-func (p *pull) fetchLayer(ctx context.Context, d *draft, i int) (exists bool, err error) {
-	l := d.layers[i]
-	fetched := false
-	err = p.fetch(ctx, d.descs[i], func(n int64) {
-		fetched = true
-		if n < l.BlobSize {
-			p.progress.count(ProgressEvent{ID: short(l.Digest), Status: statusDownload, Current: n, Total: l.BlobSize})
-			return
-		}
-		p.progress.layer(l.Digest, statusVerify)
-	})
-	if err != nil {
-		return false, err
-	}
-	if fetched {
-		p.progress.layer(l.Digest, statusFetched)
-	}
-	return !fetched, nil
-}
-
-func (p *pull) unpack(ctx context.Context, d *draft, i int, exists bool) error {
-	l := d.layers[i]
-	already, err := p.s.unpack(ctx, p.c, d, i, func(n int64) {
-		p.progress.count(ProgressEvent{ID: short(l.Digest), Status: statusExtract, Current: n, Total: l.BlobSize})
-	})
-	if err != nil {
-		return err
-	}
-	if already && exists {
-		p.progress.layer(l.Digest, statusExists)
-	} else {
-		p.progress.layer(l.Digest, statusPulled)
-	}
-	return nil
-}
-
-// fetch brings a blob into the store unless it is there. What arrives is
+// fetch brings a manifest or config into the store unless it is there. What arrives is
 // hashed on its way and compared with the digest; a mismatch is fetched once
 // more from its beginning, a broken transfer goes on where it broke.
-func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func(int64)) (err error) {
+func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor) (err error) {
 	kind := kindOf(desc)
 	defer func() {
 		if err != nil {
@@ -263,19 +191,12 @@ func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func
 		return err
 	}
 	defer unlock()
-	if kind != "layer" && desc.Size > maxMetadata {
+	if desc.Size > maxMetadata {
 		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%d bytes are too many", desc.Size))
 	}
 	desc.URLs = nil // the registry serves it, or nobody does
-	fetcher := remotes.FetcherFunc(func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-		rc, err := p.remote.fetcher.Fetch(ctx, desc)
-		if err != nil || progress == nil {
-			return rc, err
-		}
-		return &countingFetch{ReadCloser: rc, report: progress}, nil
-	})
 	for attempt := 1; ; attempt++ {
-		err := remotes.Fetch(ctx, p.c, fetcher, desc)
+		err := remotes.Fetch(ctx, p.c, p.remote.fetcher, desc)
 		switch {
 		case err == nil || cerrdefs.IsAlreadyExists(err):
 			return nil
@@ -284,46 +205,20 @@ func (p *pull) fetch(ctx context.Context, desc ocispec.Descriptor, progress func
 				return aerr
 			}
 			if attempt >= 2 {
-				return errdefs.WithHint(
-					errdefs.As(errdefs.ErrInvalid, errors.New("what the registry sent is not what its digest says")),
-					"pull again; if it stays so, the registry or a proxy before it has a damaged copy")
+				return errWrongContent
 			}
 		case cerrdefs.IsNotFound(err):
-			return errdefs.WithHint(
-				errdefs.As(errdefs.ErrNotFound, errors.New("the registry does not have it")),
-				"the image is incomplete at the registry; it has to be pushed again")
+			return errIncomplete
 		case attempt >= fetchAttempts || ctx.Err() != nil || !isTransient(err):
 			return err
 		}
 	}
 }
 
-// countingFetch reports the position in the blob, and keeps the seeking by
-// which a transfer is resumed.
-type countingFetch struct {
-	io.ReadCloser
-	n      int64
-	report func(int64)
-}
-
-func (c *countingFetch) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.n += int64(n)
-	c.report(c.n)
-	return n, err
-}
-
-func (c *countingFetch) Seek(offset int64, whence int) (int64, error) {
-	seeker, ok := c.ReadCloser.(io.Seeker)
-	if !ok {
-		return 0, errors.New("the registry's stream cannot be resumed")
-	}
-	n, err := seeker.Seek(offset, whence)
-	if err == nil {
-		c.n = n
-	}
-	return n, err
-}
+// errIncomplete: an image refers to what its registry does not have.
+var errIncomplete = errdefs.WithHint(
+	errdefs.As(errdefs.ErrNotFound, errors.New("the registry does not have it")),
+	"the image is incomplete at the registry; it has to be pushed again")
 
 // parsePlatform reads "os/arch[/variant]"; "" is this host.
 func parsePlatform(s string) (ocispec.Platform, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
 )
@@ -569,5 +572,205 @@ func TestTogether(t *testing.T) {
 	}
 	if got := left(t, s); len(got) != 0 {
 		t.Errorf("left behind: %q", got)
+	}
+}
+
+// TestPullThroughCuts: every connection to the registry is cut off after a
+// while; the pull goes on where it was and asks for nothing twice.
+func TestPullThroughCuts(t *testing.T) {
+	f := newFakeRegistry(t)
+	const size = 6 << 20
+	f.put(t, "v1", here(), bigLayer(t, "a", size), bigLayer(t, "b", size))
+	proxy := newCuttingProxy(t, f.host, 1<<20)
+	img, err := openTest(t).Pull(context.Background(), proxy.host+"/app:v1", PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proxy.cuts() < 2 {
+		t.Errorf("only %d connections were cut", proxy.cuts())
+	}
+	var blobs int64
+	for _, l := range img.Layers {
+		blobs += l.BlobSize
+	}
+	// What was on its way through the proxy's and the kernel's buffers is lost.
+	if got := proxy.carried(); got > blobs+int64(proxy.cuts()+1)<<20 {
+		t.Errorf("%d bytes were transferred for %d, with %d cuts", got, blobs, proxy.cuts())
+	}
+}
+
+// TestPullInRanges: a long layer comes in several parts, and whole from a
+// registry that does no ranges.
+func TestPullInRanges(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		f := newFakeRegistry(t)
+		layer := bigLayer(t, "data", 3*chunkSize)
+		f.put(t, "v1", here(), layer)
+		if !ranges {
+			f.intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+				r.Header.Del("Range")
+				return false
+			}
+		}
+		img, err := openTest(t).Pull(context.Background(), f.host+"/app:v1", PullOptions{})
+		if err != nil || img.Size < 3*chunkSize {
+			t.Errorf("ranges %v: %+v, %v", ranges, img, err)
+		}
+		want := map[bool]int{true: 3, false: 1}[ranges]
+		if got := f.count("GET /v2/app/blobs/" + img.Layers[0].Digest.String()); got != want {
+			t.Errorf("ranges %v: %d requests, want %d: %q", ranges, got, want, f.requests)
+		}
+	}
+}
+
+// TestKilledPullGoesOn: what a pull had fetched when its process was killed is
+// not fetched again, and what is wrong with it is found out.
+func TestKilledPullGoesOn(t *testing.T) {
+	layer := bigLayer(t, "data", 4<<20)
+	blob := gzipped(t, layer)
+	name := "sha256-" + digest.FromBytes(blob).Encoded()
+	for what, tt := range map[string]struct {
+		left     []byte // of the file, from at on
+		at       int64
+		requests string // one of the ranges that are asked for
+	}{
+		"the beginning":     {blob[:1<<20], 0, fmt.Sprintf("bytes=%d-", 1<<20-4096)},
+		"the end":           {blob[1<<20:], 1 << 20, fmt.Sprintf("bytes=0-%d", 1<<20-1)},
+		"all":               {blob, 0, ""},
+		"wrong":             {bytes.Repeat([]byte("x"), len(blob)), 0, "whole"},
+		"too much":          {append(bytes.Clone(blob), 'x'), 0, "whole"},
+		"a wrong beginning": {bytes.Repeat([]byte("x"), 1<<20), 0, fmt.Sprintf("bytes=%d-", 1<<20-4096)},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFakeRegistry(t)
+			f.put(t, "v1", here(), layer)
+			root := filepath.Join(t.TempDir(), "s")
+			s := openAt(t, root)
+			file, err := os.Create(filepath.Join(root, "downloads", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.WriteAt(tt.left, tt.at); err != nil {
+				t.Fatal(err)
+			}
+			if err := file.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = openAt(t, root)
+			if _, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			got := f.count("GET /v2/app/blobs/" + digest.FromBytes(blob).String() + " " + strings.TrimPrefix(tt.requests, "whole"))
+			if tt.requests == "" && got != 0 || tt.requests != "" && got == 0 {
+				t.Errorf("requests %q, want one with %q", f.requests, tt.requests)
+			}
+			if left, _ := os.ReadDir(filepath.Join(root, "downloads")); len(left) != 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+// TestPartialDownloadsAreSwept: what nobody comes back for goes with time, or
+// with a prune.
+func TestPartialDownloadsAreSwept(t *testing.T) {
+	s := openTest(t)
+	young, old := filepath.Join(s.root, "downloads", "young"), filepath.Join(s.root, "downloads", "old")
+	for _, path := range []string{young, old} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(old, time0, time.Now().Add(-2*keepPartial)); err != nil {
+		t.Fatal(err)
+	}
+	exists := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+	smallImage(t, s, "any")
+	if !exists(young) || exists(old) {
+		t.Errorf("after an import: young %v, old %v", exists(young), exists(old))
+	}
+	if _, _, err := s.Prune(context.Background(), PruneOptions{}); err != nil || exists(young) {
+		t.Errorf("after a prune: young %v, %v", exists(young), err)
+	}
+}
+
+// TestPullAgainAfterCancel: a second pull takes over what a cancelled one has
+// begun; two pulls at once fetch a layer once, also when the first gives up.
+func TestPullAgainAfterCancel(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), bigLayer(t, "data", 8<<20))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	second := make(chan error, 1)
+	var once sync.Once
+	_, err := s.Pull(ctx, f.host+"/app:v1", PullOptions{Progress: func(e ProgressEvent) {
+		if e.Status == statusDownload {
+			once.Do(func() {
+				go func() {
+					_, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{Progress: func(e ProgressEvent) {
+						if e.Status == statusDownload || e.Status == statusFetched {
+							cancel()
+						}
+					}})
+					second <- err
+				}()
+			})
+		}
+	}})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+	if list, err := s.List(context.Background()); err != nil || len(list) != 1 {
+		t.Errorf("%d images, %v", len(list), err)
+	}
+}
+
+// TestUnnamedDirectories: a directory that an upper layer has without naming it
+// keeps the attributes it has below.
+func TestUnnamedDirectories(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	private := dir("a/b/")
+	private.hdr.Mode, private.hdr.Uid, private.hdr.Gid, private.hdr.ModTime = 0o711, 7, 8, time.Unix(1e9, 0)
+	private.hdr.PAXRecords = map[string]string{"SCHILY.xattr.user.note": "kept"}
+	own := dir("c/")
+	own.hdr.Mode = 0o700
+	f.put(t, "v1", here(),
+		tarOf(t, dir("a/"), private, own, reg("d", "a file")),
+		tarOf(t, reg("a/b/new", "x"), reg("c/late", "x"), dir("c/"), reg("d/now/dir", "x"), reg("fresh/file", "x")))
+	img, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Prepare(context.Background(), "c", img); err != nil {
+		t.Fatal(err)
+	}
+	root := mounted(t, s, "c")
+	info, err := os.Stat(root + "/a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if info.Mode().Perm() != 0o711 || st.Uid != 7 || st.Gid != 8 || !info.ModTime().Equal(time.Unix(1e9, 0)) {
+		t.Errorf("a/b is %v, %d:%d, %v", info.Mode(), st.Uid, st.Gid, info.ModTime())
+	}
+	note := make([]byte, 10)
+	if n, err := unix.Getxattr(root+"/a/b", "user.note", note); err != nil || string(note[:n]) != "kept" {
+		t.Errorf("a/b has the note %q, %v", note[:max(n, 0)], err)
+	}
+	for path, want := range map[string]fs.FileMode{"c": 0o755, "d": 0o755, "fresh": 0o755} {
+		if info, err := os.Stat(root + "/" + path); err != nil || !info.IsDir() || info.Mode().Perm() != want {
+			t.Errorf("%s is %v, %v", path, info.Mode(), err)
+		}
 	}
 }

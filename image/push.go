@@ -265,7 +265,7 @@ func (p *push) send(ctx context.Context, pusher remotes.Pusher, blobs content.Pr
 		if err == nil {
 			return statusPushed, nil
 		}
-		if ctx.Err() != nil || attempt >= pushAttempts || !isTransient(err) && !errors.Is(err, content.ErrReset) {
+		if ctx.Err() != nil || attempt >= pushAttempts || final(err) {
 			return "", err
 		}
 		if err := pause(ctx, attempt); err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -84,6 +86,9 @@ type Store struct {
 	journal   *journal
 	janitor   *janitor
 	busy      keyedLocks
+	downloads *downloads
+	// extracting bounds how many layers are extracted at once.
+	extracting *semaphore.Weighted
 
 	// held protects what the collector must see as one: the pins of running
 	// operations, the containers, and the sweep itself.
@@ -140,7 +145,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 }
 
 func (s *Store) openParts() (err error) {
-	for _, dir := range []string{"", "content", "layers", "containers", "trash", "empty", "mnt", "probe"} {
+	for _, dir := range []string{"", "content", "layers", "containers", "trash", "empty", "mnt", "probe", "downloads"} {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return err
 		}
@@ -167,6 +172,8 @@ func (s *Store) openParts() (err error) {
 	}
 	s.janitor = newJanitor(s.root, s.layers, s.log)
 	s.journal = newJournal(s.root, s.janitor)
+	s.downloads = newDownloads(s.root)
+	s.extracting = semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0)))
 	s.catalogue, err = openCatalogue(filepath.Join(s.root, "images.json"))
 	return err
 }

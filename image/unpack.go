@@ -1,55 +1,114 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
 )
 
-// unpack makes layer i of the draft a snapshot on top of those below it, unless
-// it is one already; it reports whether it was. Progress is told how many bytes
-// of the blob are done and may be nil.
-func (s *Store) unpack(ctx context.Context, c *session, d *draft, i int, progress func(int64)) (already bool, err error) {
-	l := d.layers[i]
-	unlock, err := s.busy.lock(ctx, "layer "+l.ChainID.String())
+// blob opens a layer's blob, perhaps while it still arrives.
+type blob func(ctx context.Context) (io.ReadCloser, error)
+
+// unpacking is the work of making a draft's layers snapshots. The zero values of
+// its functions do without.
+type unpacking struct {
+	s *Store
+	c *session
+	d *draft
+	// open gives the blob of layer i; nil takes those of the store.
+	open func(i int) blob
+	// progress is told how many bytes of layer i's blob are done.
+	progress func(i int, n int64)
+	// done is told of each layer that is a snapshot now; already: it was one.
+	done func(ctx context.Context, i int, already bool) error
+	// failed may know better why layer i could not be unpacked: it returns
+	// errAgain when that is worth trying once more.
+	failed func(ctx context.Context, i int, err error) error
+}
+
+// run unpacks all layers, several at once: what is in a layer does not depend on
+// those below it, only what it hides of them, and its place in the chain, which
+// are settled at its end. After an error no snapshot half made is left.
+func (u *unpacking) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	below := make(chan struct{})
+	close(below)
+	for i := range u.d.layers {
+		parent, own := below, make(chan struct{})
+		below = own
+		group.Go(func() error {
+			already, err := u.layer(ctx, i, parent)
+			if err != nil {
+				return err
+			}
+			close(own)
+			if u.done != nil {
+				return u.done(ctx, i, already)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// layer makes layer i a snapshot on top of those below it, unless it is one
+// already, and reports whether it was. below is closed when its parent is one.
+func (u *unpacking) layer(ctx context.Context, i int, below <-chan struct{}) (already bool, err error) {
+	l := u.d.layers[i]
+	unlock, err := u.s.busy.lock(ctx, "layer "+l.ChainID.String())
 	if err != nil {
 		return false, err
 	}
 	defer unlock()
-	c.pin(l.ChainID.String())
-	switch _, err := s.layers.Stat(ctx, l.ChainID.String()); {
+	u.c.pin(l.ChainID.String())
+	switch _, err := u.s.layers.Stat(ctx, l.ChainID.String()); {
 	case err == nil:
 		return true, nil
 	case !cerrdefs.IsNotFound(err):
 		return false, err
 	}
-	var parent digest.Digest
-	if i > 0 {
-		parent = d.layers[i-1].ChainID
+	for {
+		err := u.unpack(ctx, i, below)
+		if err == nil {
+			return false, nil
+		}
+		if u.failed != nil {
+			err = u.failed(ctx, i, err)
+		}
+		if !errors.Is(err, errAgain) {
+			return false, err
+		}
 	}
-	if err := s.unpackOn(ctx, c, parent, l, d.descs[i], progress); err != nil {
-		return false, fmt.Errorf("unpack layer %s: %w", l.Digest, err)
-	}
-	return false, nil
 }
 
-// unpackOn extracts a blob into a new snapshot on parent ("" for none),
-// compares what it was with the layer's diff ID, and commits it as the layer's
-// chain ID. After an error the snapshot is gone.
-func (s *Store) unpackOn(ctx context.Context, c *session, parent digest.Digest, l Layer, blob ocispec.Descriptor, progress func(int64)) (err error) {
+// unpack extracts a blob into a new snapshot, compares what it was with the
+// layer's diff ID, and commits it as the layer's chain ID. After an error the
+// snapshot is gone.
+func (u *unpacking) unpack(ctx context.Context, i int, below <-chan struct{}) (err error) {
+	s, l := u.s, u.d.layers[i]
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("unpack layer %s: %w", l.Digest, err)
+		}
+	}()
 	key := "unpack-" + rand.Text()
-	c.pin(key)
-	if _, err := s.layers.Prepare(ctx, key, parent.String()); err != nil {
+	u.c.pin(key)
+	// Without a parent: it gets one when it is committed.
+	if _, err := s.layers.Prepare(ctx, key, ""); err != nil {
 		return err
 	}
 	defer func() {
@@ -67,68 +126,135 @@ func (s *Store) unpackOn(ctx context.Context, c *session, parent digest.Digest, 
 	if err != nil {
 		return err
 	}
+	x, err := u.extract(ctx, i, info.Labels[upperdirLabel])
+	if err != nil {
+		return err
+	}
+	if x.diffID != l.DiffID {
+		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("its content is %s, the config says %s", x.diffID, l.DiffID))
+	}
+	select {
+	case <-below:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	var parent digest.Digest
+	if i > 0 {
+		parent = u.d.layers[i-1].ChainID
+	}
 	lowers, err := s.lowerDirs(ctx, parent)
 	if err != nil {
 		return err
 	}
-	diffID, err := s.extract(ctx, blob, info.Labels[upperdirLabel], lowers, progress)
-	if err != nil {
+	if err := x.settle(lowers); err != nil {
 		return err
-	}
-	if diffID != l.DiffID {
-		return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("its content is %s, the config says %s", diffID, l.DiffID))
 	}
 	fault.Here(fault.LayerExtracted)
 	if err := s.journal.add(l.ChainID); err != nil {
 		return err
 	}
 	fault.Here(fault.LayerListed)
-	err = s.layers.Commit(ctx, l.ChainID.String(), key)
+	if err := s.layers.Commit(ctx, l.ChainID.String(), key, snapshots.WithParent(parent.String())); err != nil {
+		return errors.Join(err, s.journal.strike([]digest.Digest{l.ChainID}))
+	}
 	fault.Here(fault.LayerCommitted)
-	return err
+	return nil
 }
 
-// extract writes the tar stream in blob into dir, with whiteouts as overlayfs
-// wants them, and returns the digest of the uncompressed stream. Parents, the
-// top one first, lend their attributes to directories the layer does not name.
+// extract opens and extracts layer i's blob. As many layers are extracted at
+// once as there are processors; who waits for something else holds no place.
+func (u *unpacking) extract(ctx context.Context, i int, dir string) (*extracted, error) {
+	if err := u.s.extracting.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer u.s.extracting.Release(1)
+	open := u.s.blob(u.d.descs[i])
+	if u.open != nil {
+		open = u.open(i)
+	}
+	raw, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	var r io.Reader = raw
+	if u.progress != nil {
+		r = &countingReader{r: raw, report: func(n int64) { u.progress(i, n) }}
+	}
+	return u.s.extract(ctx, r, dir)
+}
+
+// blob is a blob of the store.
+func (s *Store) blob(desc ocispec.Descriptor) blob {
+	return func(ctx context.Context) (io.ReadCloser, error) {
+		ra, err := s.blobs.ReaderAt(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{content.NewReader(ra), ra}, nil
+	}
+}
+
+// extracted is a layer's content in its directory, before it is known what is
+// below it.
+type extracted struct {
+	dir    string
+	diffID digest.Digest // of the uncompressed stream
+	marks  *whiteouts
+	made   *implicit
+}
+
+// extract writes the tar stream raw, which may be compressed, into dir.
 //
 // A layer cannot write outside dir: containerd's extractor resolves every
 // parent directory and link target inside it, and nothing else writes there.
 // What it may bring, and how much of it, is in layer_limit.go.
-func (s *Store) extract(ctx context.Context, blob ocispec.Descriptor, dir string, parents []string, progress func(int64)) (digest.Digest, error) {
-	ra, err := s.blobs.ReaderAt(ctx, blob)
-	if err != nil {
-		return "", err
-	}
-	defer ra.Close()
-	raw := content.NewReader(ra)
-	if progress != nil {
-		raw = &countingReader{r: raw, report: progress}
-	}
+func (s *Store) extract(ctx context.Context, raw io.Reader, dir string) (*extracted, error) {
 	plain, err := decompress(raw)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer plain.Close()
 	limit := s.newLayerLimit()
 	ahead := newReadAhead(limit.reader(plain))
 	defer ahead.Close()
-	marks := &whiteouts{dir: dir, parents: parents}
+	x := &extracted{dir: dir, marks: &whiteouts{dir: dir}, made: newImplicit()}
 	_, err = archive.Apply(ctx, dir, ahead,
-		archive.WithConvertWhiteout(marks.convert),
-		archive.WithParents(parents),
-		archive.WithFilter(limit.admit))
-	if err == nil {
-		err = marks.finish()
-	}
+		archive.WithConvertWhiteout(x.marks.convert),
+		archive.WithFilter(func(hdr *tar.Header) (bool, error) {
+			ok, err := limit.admit(hdr)
+			if ok && err == nil {
+				x.made.note(hdr)
+			}
+			return ok, err
+		}))
 	if err != nil {
-		return "", malformed(dir, err)
+		return nil, malformed(dir, err)
 	}
 	// What follows the end of the archive is part of the digest too.
 	if _, err := io.Copy(io.Discard, ahead); err != nil {
-		return "", err
+		return nil, err
 	}
-	return ahead.Digest(), ctx.Err()
+	x.diffID = ahead.Digest()
+	return x, ctx.Err()
+}
+
+// settle completes a layer for its place on others, whose directories are
+// given, the top one first: whiteouts as overlayfs wants them, and the parents'
+// attributes for directories the layer does not name.
+func (x *extracted) settle(parents []string) error {
+	x.marks.parents = parents
+	err := x.marks.finish()
+	if err == nil {
+		err = x.made.inherit(x.dir, parents)
+	}
+	if err != nil {
+		return malformed(x.dir, err)
+	}
+	return nil
 }
 
 // layerSizes fills in what each layer takes unpacked.
@@ -160,13 +286,8 @@ func (s *Store) record(ctx context.Context, d *draft, names, digests []string) (
 }
 
 // restoreLayers unpacks the layers of a recorded image that are missing.
-func (s *Store) restoreLayers(ctx context.Context, d *draft) (err error) {
+func (s *Store) restoreLayers(ctx context.Context, d *draft) error {
 	c := s.begin()
-	for i := range d.layers {
-		if _, err = s.unpack(ctx, c, d, i, nil); err != nil {
-			break
-		}
-	}
-	c.drop()
-	return err
+	defer c.drop()
+	return (&unpacking{s: s, c: c, d: d}).run(ctx)
 }
