@@ -16,19 +16,34 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// ImagePull pulls an image and describes it.
+// ImagePull pulls an image, or all of a repository, and describes it, or the
+// last one.
 func (e *Engine) ImagePull(ctx context.Context, ref string, opt ImagePullOptions) (_ *imagetypes.InspectResponse, err error) {
 	ctx, end := e.observe(ctx, OpPull, ref)
 	defer func() { end(err) }()
-	img, err := e.images.Pull(ctx, ref, image.PullOptions{
-		Platform: platformText(opt.Platform), Auth: opt.Auth, Progress: reporting(ctx, opt.Progress),
-	})
+	how := image.PullOptions{Platform: platformText(opt.Platform), Auth: opt.Auth, Progress: reporting(ctx, opt.Progress)}
+	if opt.AllTags {
+		return e.pullAll(ctx, ref, how)
+	}
+	img, err := e.images.Pull(ctx, ref, how)
 	if err != nil {
 		return nil, err
 	}
 	name := familiar(ref)
 	e.events.emit(events.ImageEventType, events.ActionPull, name, map[string]string{"name": withoutTag(name)})
 	return inspectImage(img), nil
+}
+
+func (e *Engine) pullAll(ctx context.Context, ref string, how image.PullOptions) (last *imagetypes.InspectResponse, err error) {
+	images, err := e.images.PullAll(ctx, ref, how)
+	for _, img := range images {
+		last = inspectImage(img)
+	}
+	if last != nil {
+		name := withoutTag(familiar(ref))
+		e.events.emit(events.ImageEventType, events.ActionPull, name, map[string]string{"name": name})
+	}
+	return last, err
 }
 
 func platformText(p *ocispec.Platform) string {

@@ -128,6 +128,8 @@ type Pushed = image.Pushed
 
 // ImagePullOptions says how an image is pulled.
 type ImagePullOptions struct {
+	// AllTags pulls every tag of the repository.
+	AllTags bool
 	// Platform selects from an index. Nil: the host's.
 	Platform *ocispec.Platform
 	// Auth is the registry's credentials. Nil: anonymous.

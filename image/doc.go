@@ -26,6 +26,8 @@
 //	containers/KEY/          upper and work directory of one container; which
 //	                         layers it stands on is in an extended attribute
 //	unsynced.json            layers not known to be on the disk yet
+//	downloads/               layers on their way from a registry, under their digest;
+//	                         what a killed or failed pull left is gone on with
 //	trash/                   what is being deleted
 //	empty/ mnt/              stay empty: a lowest layer for images without one,
 //	                         and where old kernels mount, unseen by the host
@@ -34,7 +36,8 @@
 //
 // A killed process loses nothing that was finished: the page cache survives it.
 // What was half done (ingests, layers being unpacked, temporary directories) is
-// not referenced by images.json and is removed by the next Open.
+// not referenced by images.json and is removed by the next Open; but for the
+// layers that were being downloaded, which the next pull of them completes.
 //
 // A power loss is different, because unpacked layers are thousands of files
 // that nobody syncs one by one. Blobs, images.json and the snapshotter's

@@ -774,3 +774,49 @@ func TestUnnamedDirectories(t *testing.T) {
 		}
 	}
 }
+
+// TestPullAll: every tag of a repository, whose list comes in pages.
+func TestPullAll(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), tarOf(t, reg("f", "1")))
+	f.put(t, "v2", here(), tarOf(t, reg("f", "2")))
+	f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/v2/app/tags/list" {
+			return false
+		}
+		if r.URL.Query().Get("last") == "" {
+			w.Header().Set("Link", `</v2/app/tags/list?last=v1&n=1>; rel="next"`)
+			fmt.Fprint(w, `{"name":"app","tags":["v1"]}`)
+		} else {
+			fmt.Fprint(w, `{"name":"app","tags":["v2"]}`)
+		}
+		return true
+	}
+	pulled, err := s.PullAll(context.Background(), f.host+"/app", PullOptions{})
+	if err != nil || len(pulled) != 2 || pulled[1].RepoTags[0] != f.host+"/app:v2" {
+		t.Errorf("%+v, %v", pulled, err)
+	}
+	if _, err := s.PullAll(context.Background(), f.host+"/nosuch", PullOptions{}); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("no such repository: %v", err)
+	}
+}
+
+// TestPullMovesOnlyWhatChanged: of an image with another top layer only that
+// comes.
+func TestPullMovesOnlyWhatChanged(t *testing.T) {
+	s := openTest(t)
+	f := newFakeRegistry(t)
+	base := bigLayer(t, "base", 1<<20)
+	f.put(t, "v1", here(), base, tarOf(t, reg("top", "1")))
+	f.put(t, "v2", here(), base, tarOf(t, reg("top", "2")))
+	for i, want := range []int{3, 2} { // the config and layers
+		before := f.count("/blobs/")
+		if _, err := s.Pull(context.Background(), fmt.Sprintf("%s/app:v%d", f.host, i+1), PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.count("/blobs/") - before; got != want {
+			t.Errorf("v%d: %d blobs were asked for, want %d", i+1, got, want)
+		}
+	}
+}

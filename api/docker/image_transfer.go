@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/berth-containers/berth/engine"
 	"github.com/berth-containers/berth/errdefs"
@@ -27,15 +28,14 @@ func (s *Server) imageCreate(w *response, r *request) error {
 	return errdefs.As(errdefs.ErrInvalid, errNoName)
 }
 
-// imagePull pulls one image and reports the progress; the lines' words are the
-// engine's.
+// imagePull pulls one image, or without a tag all of a repository, and reports
+// the progress; the lines' words are the engine's.
 func (s *Server) imagePull(w *response, r *request) error {
-	named, err := reference.ParseNormalizedNamed(r.reference("fromImage"))
+	named, err := reference.ParseNormalizedNamed(strings.TrimSuffix(r.reference("fromImage"), ":"))
 	if err != nil {
 		return invalid("invalid reference format: %w", err)
 	}
-	named = reference.TagNameOnly(named)
-	opt := engine.ImagePullOptions{}
+	opt := engine.ImagePullOptions{AllTags: reference.IsNameOnly(named)}
 	if opt.Platform, err = r.platform(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/jsonstream"
@@ -21,6 +22,8 @@ type Display struct {
 	// Size returns the terminal's size in characters, asked before each
 	// update; nil when Out is no terminal.
 	Size func() (height, width uint)
+	// now is the clock; nil is the system's.
+	now func() time.Time
 }
 
 // Error is an error the engine reported in the middle of its answer.
@@ -46,7 +49,7 @@ type message struct {
 // Show prints the records of r until it ends. The last status without an id,
 // such as the name or id of what was made, is returned.
 func (d Display) Show(r io.Reader) (last string, err error) {
-	p := &painter{Display: d, out: bufio.NewWriter(d.Out), rows: map[string]int{}, said: map[string]string{}}
+	p := &painter{Display: d, out: bufio.NewWriter(d.Out), rows: map[string]int{}, said: map[string]string{}, pace: map[string]pace{}}
 	dec := json.NewDecoder(r)
 	for {
 		var m message
@@ -96,6 +99,39 @@ type painter struct {
 	// said is the last status of each id, for plain lines.
 	said map[string]string
 	last string
+	// pace is since when, and from where, the bytes of each id count.
+	pace map[string]pace
+}
+
+// pace is where a count of bytes was at a time.
+type pace struct {
+	status  string
+	begin   time.Time
+	current int64
+}
+
+// ratesAfter is how long bytes are counted before their rate is shown.
+const ratesAfter = 500 * time.Millisecond
+
+// rate is how fast an id's bytes come, " 12.3MB/s", or "".
+func (p *painter) rate(m *message) string {
+	if m.Progress.Current <= 0 || m.Progress.Units != "" {
+		return ""
+	}
+	now := time.Now
+	if p.now != nil {
+		now = p.now
+	}
+	begun, ok := p.pace[m.ID]
+	if !ok || begun.status != m.Status || m.Progress.Current < begun.current {
+		p.pace[m.ID] = pace{m.Status, now(), m.Progress.Current}
+		return ""
+	}
+	took := now().Sub(begun.begin)
+	if took < ratesAfter {
+		return ""
+	}
+	return "  " + units.HumanSizeWithPrecision(float64(m.Progress.Current-begun.current)/took.Seconds(), 3) + "/s"
 }
 
 func (p *painter) paint(m *message) {
@@ -142,8 +178,9 @@ func (p *painter) row(m *message) {
 	height, width := p.Size()
 	text := m.ID + ": " + m.Status
 	if m.Progress != nil {
-		if bar := Bar(m.Progress, int(width)-len(text)-1); bar != "" {
-			text += " " + bar
+		rate := p.rate(m)
+		if bar := Bar(m.Progress, int(width)-len(text)-1-len(rate)); bar != "" {
+			text += " " + bar + rate
 		}
 	}
 	if r := []rune(text); width > 0 && len(r) > int(width) {

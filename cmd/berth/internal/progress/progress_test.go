@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
 )
@@ -178,5 +179,28 @@ func TestBar(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%+v: %q", c, got)
 		}
+	}
+}
+
+// TestRate: after a while a bar says how fast its bytes come; each step counts
+// its own.
+func TestRate(t *testing.T) {
+	records := `{"status":"Downloading","progressDetail":{"current":1000000,"total":10000000},"id":"aaa"}
+{"status":"Downloading","progressDetail":{"current":3000000,"total":10000000},"id":"aaa"}
+{"status":"Extracting","progressDetail":{"current":1000,"total":10000000},"id":"bbb"}
+`
+	at := time.Unix(0, 0)
+	clock := func() time.Time {
+		at = at.Add(time.Second)
+		return at
+	}
+	var s screen
+	if _, err := (Display{Out: &s, Size: func() (uint, uint) { return 24, 80 }, now: clock}).Show(strings.NewReader(records)); err != nil {
+		t.Fatal(err)
+	}
+	want := "aaa: Downloading [=============>                              ]  3MB/10MB  2MB/s\n" +
+		"bbb: Extracting [>                                                 ]  1kB/10MB\n"
+	if s.String() != want {
+		t.Errorf("screen\n%s\nwant\n%s", s.String(), want)
 	}
 }
