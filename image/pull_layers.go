@@ -51,6 +51,9 @@ func (p *pull) layers(ctx context.Context, d *draft) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if ctx.Err() != nil { // when the last had just ended
+		return context.Cause(ctx)
+	}
 	for _, a := range arrivals {
 		if err := a.keep(); err != nil {
 			return err
@@ -162,13 +165,19 @@ func (a *arrival) wait(ctx context.Context, progress *progress) error {
 		return nil
 	}
 	id := short(a.desc.Digest)
+	shown := false
+	show := func(got int64) {
+		progress.count(ProgressEvent{ID: id, Status: statusDownload, Current: got, Total: a.desc.Size})
+		shown = true
+	}
 	for {
 		d := a.current()
 		err := d.follow(ctx, func(got int64, arrived bool) {
+			if !shown && arrived || !arrived && got > 0 {
+				show(got)
+			}
 			if arrived {
 				progress.send(ProgressEvent{ID: id, Status: statusVerify})
-			} else if got > 0 && got < a.desc.Size {
-				progress.count(ProgressEvent{ID: id, Status: statusDownload, Current: got, Total: a.desc.Size})
 			}
 		})
 		if err != nil && ctx.Err() == nil {
@@ -179,6 +188,9 @@ func (a *arrival) wait(ctx context.Context, progress *progress) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !shown { // faster than could be followed
+			show(a.desc.Size)
 		}
 		progress.send(ProgressEvent{ID: id, Status: statusVerify})
 		progress.send(ProgressEvent{ID: id, Status: statusFetched})
