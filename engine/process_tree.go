@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -33,10 +32,9 @@ func (e *Engine) killTree(rec *record, root int) error {
 		if err != nil {
 			return err
 		}
-		tree := treeOf(root, pids)
 		alive := false
-		for _, pid := range tree {
-			killed, err := killMember(root, pid, tree)
+		for pid, st := range treeOf(root, pids) {
+			killed, err := killMember(pid, st.started)
 			if err != nil {
 				return fmt.Errorf("end process %d of container %s: %w", pid, short(rec.ID), err)
 			}
@@ -50,29 +48,30 @@ func (e *Engine) killTree(rec *record, root int) error {
 }
 
 // treeOf picks the processes that descend from root or are in its session.
-func treeOf(root int, pids []int) []int {
+func treeOf(root int, pids []int) map[int]procStat {
 	stats := map[int]procStat{}
 	for _, pid := range pids {
 		if st, err := readProcStat(pid); err == nil {
 			stats[pid] = st
 		}
 	}
-	var tree []int
+	tree := map[int]procStat{}
 	for pid, st := range stats {
 		in := pid == root || st.session == root
 		for up := st.parent; !in && up != 0; up = stats[up].parent {
 			in = up == root
 		}
 		if in {
-			tree = append(tree, pid)
+			tree[pid] = st
 		}
 	}
 	return tree
 }
 
 // killMember kills a process of the tree, unless its number has become another
-// process's meanwhile. It says whether the process was alive.
-func killMember(root, pid int, tree []int) (bool, error) {
+// process's meanwhile: it was started then. (Its parent may have been killed
+// just now, and it is init's child.) It says whether the process was alive.
+func killMember(pid int, started uint64) (bool, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return false, nil
@@ -83,7 +82,7 @@ func killMember(root, pid int, tree []int) (bool, error) {
 	defer unix.Close(fd)
 	// What the descriptor holds is what is read here, or has ended and takes no
 	// signal any more.
-	if st, err := readProcStat(pid); err != nil || st.state == 'Z' || pid != root && st.session != root && !slices.Contains(tree, st.parent) {
+	if st, err := readProcStat(pid); err != nil || st.state == 'Z' || st.started != started {
 		return false, nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -96,6 +95,7 @@ func killMember(root, pid int, tree []int) (bool, error) {
 type procStat struct {
 	state           byte
 	parent, session int
+	started         uint64 // clock ticks since the host was booted
 }
 
 func readProcStat(pid int) (procStat, error) {
@@ -105,12 +105,15 @@ func readProcStat(pid int) (procStat, error) {
 	}
 	// The name, in parentheses, may contain anything.
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	if len(fields) < 4 {
+	if len(fields) < 20 {
 		return procStat{}, fmt.Errorf("read /proc/%d/stat: too short", pid)
 	}
 	st := procStat{state: fields[0][0]}
 	if st.parent, err = strconv.Atoi(string(fields[1])); err == nil {
 		st.session, err = strconv.Atoi(string(fields[3]))
+	}
+	if err == nil {
+		st.started, err = strconv.ParseUint(string(fields[19]), 10, 64)
 	}
 	return st, err
 }
