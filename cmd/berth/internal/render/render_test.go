@@ -290,13 +290,13 @@ func TestInfo(t *testing.T) {
 		return Info(w, "1.2", &system.Info{
 			Containers: 3, ContainersRunning: 2, ContainersStopped: 1, Images: 4, ServerVersion: "1.3", Driver: "overlayfs",
 			DriverStatus: [][2]string{{"Backing", "ext4"}}, CgroupVersion: "2", NCPU: 2, MemTotal: 1 << 30,
-			SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"}, Labels: []string{"a=b"},
+			SecurityOptions: []string{"name=landlock,abi=7", "name=seccomp,profile=builtin", "name=cgroupns"}, Labels: []string{"a=b"},
 		})
 	})
 	for _, want := range []string{
 		"Server:\n Containers: 3\n  Running: 2\n  Paused: 0\n  Stopped: 1\n Images: 4\n",
 		" Storage Driver: overlayfs\n  Backing: ext4\n", " Total Memory: 1GiB\n",
-		" Security Options:\n  seccomp\n   Profile: builtin\n  cgroupns\n", " Labels:\n  a=b\n",
+		" Security Options:\n  landlock\n   ABI: 7\n  seccomp\n   Profile: builtin\n  cgroupns\n", " Labels:\n  a=b\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)

@@ -199,6 +199,8 @@ func securityOptions(b *strings.Builder, options []string) {
 				fmt.Fprintf(b, "  %s\n", value)
 			case "profile":
 				fmt.Fprintf(b, "   Profile: %s\n", value)
+			case "abi":
+				fmt.Fprintf(b, "   ABI: %s\n", value)
 			}
 		}
 	}
