@@ -236,8 +236,9 @@ func plantCgroup(t *testing.T, path string) {
 	defer g.Close()
 	sleeper := exec.Command("sleep", "1000")
 	must(t, sleeper.Start())
-	t.Cleanup(func() { sleeper.Process.Kill(); sleeper.Wait() }) // the repair has killed it
-	go sleeper.Wait()
+	ended := make(chan struct{})
+	go func() { defer close(ended); sleeper.Wait() }() // the repair kills it
+	t.Cleanup(func() { sleeper.Process.Kill(); <-ended })
 	for _, file := range g.JoinPaths() {
 		must(t, os.WriteFile(file, []byte(fmt.Sprint(sleeper.Process.Pid)), 0))
 	}

@@ -95,6 +95,7 @@ func TestHere(t *testing.T) {
 	}
 }
 
+// TestWatch: every point is told of, until nobody watches.
 func TestWatch(t *testing.T) {
 	var seen []Point
 	Watch(func(p Point) { seen = append(seen, p) })
