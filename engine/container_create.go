@@ -79,8 +79,8 @@ func (e *Engine) containerImage(ctx context.Context, ref string, platform *ocisp
 	}
 	img, err := e.images.Get(ctx, ref)
 	if errors.Is(err, errdefs.ErrNotFound) {
-		return nil, errdefs.WithHint(errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such image: %s", ref)),
-			"pull, load or import it first")
+		err = errdefs.WithHint(errdefs.As(errdefs.ErrNotFound, fmt.Errorf("no such image: %s", ref)), "pull, load or import it first")
+		return nil, e.suggestImage(ctx, err, ref)
 	}
 	if err != nil {
 		return nil, err

@@ -151,6 +151,9 @@ func (e *Engine) stopGrace(rec *record, asked *int) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
+// signalHint says how signals are written.
+const signalHint = "write a name, such as HUP or SIGTERM, or a number from 1 to 64"
+
 // ContainerKill sends a signal (name or number; empty: SIGKILL) to a running
 // container's init. After SIGKILL it returns when the container has ended.
 func (e *Engine) ContainerKill(ctx context.Context, ref, name string) error {
@@ -160,10 +163,10 @@ func (e *Engine) ContainerKill(ctx context.Context, ref, name string) error {
 	}
 	sig, err := signal.ParseSignal(firstNonEmpty(name, "SIGKILL"))
 	if err != nil {
-		return errdefs.As(errdefs.ErrInvalid, err)
+		return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, err), signalHint)
 	}
 	if sig < 1 || sig > 64 {
-		return invalidf("invalid signal: %s", name)
+		return errdefs.WithHint(invalidf("invalid signal: %s", name), signalHint)
 	}
 	mark := c.exitCount()
 	if err := e.kill(ctx, c, sig); err != nil {

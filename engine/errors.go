@@ -23,7 +23,7 @@ func errUnsupported(what string) error {
 
 // errNotRunning is the conflict of everything that needs a process.
 func errNotRunning(id string) error {
-	return conflictf("container %s is not running", short(id))
+	return errdefs.WithHint(conflictf("container %s is not running", short(id)), "start it first: berth start "+short(id))
 }
 
 // errNoContainer: nothing is called ref.

@@ -15,7 +15,8 @@ import (
 func (f Filters) only(names ...string) error {
 	for name := range f {
 		if !slices.Contains(names, name) {
-			return unknownFilter(name)
+			slices.Sort(names)
+			return errdefs.WithHint(unknownFilter(name), "the filters are "+strings.Join(names, ", "))
 		}
 	}
 	return nil

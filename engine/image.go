@@ -111,7 +111,7 @@ func (e *Engine) ImageSave(ctx context.Context, opt ImageSaveOptions, w io.Write
 func (e *Engine) ImageInspect(ctx context.Context, ref string) (*imagetypes.InspectResponse, error) {
 	img, err := e.images.Get(ctx, ref)
 	if err != nil {
-		return nil, err
+		return nil, e.suggestImage(ctx, err, ref)
 	}
 	return inspectImage(img), nil
 }
@@ -164,7 +164,7 @@ func (e *Engine) ImageHistory(ctx context.Context, ref string) ([]imagetypes.His
 func (e *Engine) ImageTag(ctx context.Context, src, dst string) error {
 	img, err := e.images.Get(ctx, src)
 	if err != nil {
-		return err
+		return e.suggestImage(ctx, err, src)
 	}
 	if err := e.images.Tag(ctx, src, dst); err != nil {
 		return err
@@ -180,7 +180,7 @@ func (e *Engine) ImageRemove(ctx context.Context, ref string, opt ImageRemoveOpt
 		id = img.ID.String()
 	}
 	removed, err := e.images.Remove(ctx, ref, image.RemoveOptions{Force: opt.Force, NoPrune: opt.NoPrune})
-	return e.reportRemoved(id, removed), err
+	return e.reportRemoved(id, removed), e.suggestImage(ctx, err, ref)
 }
 
 // reportRemoved tells of removals, as an answer and as events. id is the image

@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -110,7 +111,7 @@ func (r *roster) get(ref string) (*ctr, error) {
 		found = c
 	}
 	if found == nil {
-		return nil, errNoContainer(ref)
+		return nil, suggesting(errNoContainer(ref), ref, slices.Collect(maps.Keys(r.names)))
 	}
 	return found, nil
 }

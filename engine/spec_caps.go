@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berth-containers/berth/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -63,7 +64,8 @@ func normalizeCaps(available, names []string) ([]string, error) {
 			c = "CAP_" + c
 		}
 		if c != allCaps && !slices.Contains(available, c) {
-			return nil, invalidf("unknown capability or not available on this host: %q", name)
+			err := errdefs.WithHint(invalidf("unknown capability or not available on this host: %q", name), "capabilities(7) lists them; ALL means every one")
+			return nil, suggesting(err, c, available)
 		}
 		list = append(list, c)
 	}

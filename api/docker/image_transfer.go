@@ -15,6 +15,9 @@ import (
 
 var errNoName = errors.New("no image name given")
 
+// imageNameHint says how images are named.
+const imageNameHint = "a name looks like [REGISTRY[:PORT]/]PATH[:TAG][@DIGEST], in lower case"
+
 // imageCreate answers POST /images/create: a pull (fromImage) or an import
 // (fromSrc).
 func (s *Server) imageCreate(w *response, r *request) error {
@@ -33,7 +36,7 @@ func (s *Server) imageCreate(w *response, r *request) error {
 func (s *Server) imagePull(w *response, r *request) error {
 	named, err := reference.ParseNormalizedNamed(strings.TrimSuffix(r.reference("fromImage"), ":"))
 	if err != nil {
-		return invalid("invalid reference format: %w", err)
+		return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, err), imageNameHint)
 	}
 	opt := engine.ImagePullOptions{AllTags: reference.IsNameOnly(named)}
 	if opt.Platform, err = r.platform(); err != nil {

@@ -19,7 +19,7 @@ func (s *Server) imagePush(w *response, r *request, name string) error {
 	}
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		return invalid("invalid reference format: %w", err)
+		return errdefs.WithHint(errdefs.As(errdefs.ErrInvalid, err), imageNameHint)
 	}
 	opt := engine.ImagePushOptions{AllTags: reference.IsNameOnly(named)}
 	if opt.Platform, err = r.platform(); err != nil {

@@ -211,6 +211,8 @@ func hintOf(err error) string {
 		return own.hint
 	case errors.As(err, &usage):
 		return fmt.Sprintf("see '%s --help'", usage.command)
+	case strings.HasPrefix(err.Error(), "template parsing error"):
+		return "a template looks like '{{.Names}}: {{.Status}}'; --format json shows the fields there are"
 	case errors.As(err, &refused):
 		return refused.Hint
 	case errors.As(err, &midway):

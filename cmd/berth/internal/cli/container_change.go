@@ -120,7 +120,11 @@ func writeWhole(path string, r io.Reader) (err error) {
 	}
 	tmp, err := os.CreateTemp(dirOf(path), ".berth-*")
 	if err != nil {
-		return err
+		var cause *os.PathError
+		if errors.As(err, &cause) {
+			err = cause.Err // the temporary name is nobody's concern
+		}
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer func() {
 		if err != nil {

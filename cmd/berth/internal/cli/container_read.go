@@ -195,7 +195,10 @@ func (a *app) port(ctx context.Context, args []string) error {
 	}
 	bindings := ports[wanted]
 	if len(bindings) == 0 {
-		return fmt.Errorf("no public port '%s' published for %s", args[1], args[0])
+		return &hinted{
+			error: fmt.Errorf("no public port '%s' published for %s", args[1], args[0]),
+			hint:  "berth port " + args[0] + " lists what is published",
+		}
 	}
 	for _, b := range bindings {
 		fmt.Fprintln(a.out, binding(b))

@@ -34,7 +34,7 @@ func newInspect(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&i.kind, "type", "", "Only inspect objects of the given type")
 	cmd.Flags().BoolVarP(&i.size, "size", "s", false, "Display total file sizes if the type is container")
 	completeFlag(cmd, "type", fixed("container", "image", "network", "volume"))
-	cmd.ValidArgsFunction = a.completeContainers(anyState)
+	cmd.ValidArgsFunction = a.completeObjects
 	return cmd
 }
 

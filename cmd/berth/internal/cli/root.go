@@ -71,13 +71,13 @@ func newRoot(a *app, args []string) *cobra.Command {
 	root.Flags().StringVarP(&a.host, "host", "H", "", "Address of the engine: unix:///path or tcp://host:port (default BERTH_HOST, then unix:///run/berth/berth.sock)")
 	root.Flags().BoolVarP(&showVersion, "version", "v", false, "Print the version of berth and quit")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return withStatus(125, &usageError{message: err.Error(), command: cmd.CommandPath()})
+		return withStatus(125, &usageError{message: flagMistake(err.Error()), command: cmd.CommandPath()})
 	})
 	all := commands()
 	if name := firstWord(args); name != "" {
 		for _, c := range all {
 			if c.name == name {
-				root.AddCommand(c.make(a))
+				root.AddCommand(withExamples(c.make(a), name))
 				root.CompletionOptions.DisableDefaultCmd = true
 				root.SetHelpCommand(&cobra.Command{Hidden: true})
 				return root
@@ -88,11 +88,29 @@ func newRoot(a *app, args []string) *cobra.Command {
 		&cobra.Group{ID: groupNouns, Title: "Management Commands:"},
 		&cobra.Group{ID: groupOther, Title: "Commands:"})
 	for _, c := range all {
-		cmd := c.make(a)
+		cmd := withExamples(c.make(a), c.name)
 		cmd.GroupID = c.group
 		root.AddCommand(cmd)
 	}
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		a.completeFlags(root)
+	}
 	return root
+}
+
+// flagMistake is the text of a wrong flag without the names of Go's functions.
+func flagMistake(text string) string {
+	before, after, found := strings.Cut(text, ": strconv.")
+	if !found {
+		return text
+	}
+	switch {
+	case strings.HasPrefix(after, "ParseBool"):
+		return before + ": want true or false"
+	case strings.HasSuffix(after, "value out of range"):
+		return before + ": out of range"
+	}
+	return before + ": want a number"
 }
 
 // firstWord is the first argument that is neither a root flag nor its value.
