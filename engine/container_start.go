@@ -201,7 +201,7 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	})
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		if rootfs, err = e.mountRoot(ctx, rec, src.userns); err != nil {
+		if rootfs, err = e.rootForStart(ctx, c, src.userns); err != nil {
 			return err
 		}
 		fault.Here(fault.StartRootfs)

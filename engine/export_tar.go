@@ -20,9 +20,12 @@ import (
 // cannot make it read the host's.
 type tarWriter struct {
 	*tar.Writer
-	mount uint64           // the tree's mount; what is mounted on it is left out
+	mount uint64           // the tree's mount; what is mounted on it is left out; 0: it is not
 	links map[inode]string // first names of files with several
 	ids   *idMapping       // of the tree's owners on the host; nil: they are the host's
+	// live: the tree is a running container's. What the kernel shows in it (proc
+	// and its like) and its /dev are left out as well.
+	live *liveMounts
 }
 
 // inode is a file's identity.
@@ -63,7 +66,7 @@ func (t *tarWriter) dir(ctx context.Context, dir *os.File, name string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := t.entry(ctx, dir, entry, path.Join(name, entry))
+		err := t.entry(ctx, dir, entry, below(name, entry))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // removed meanwhile
 		}
@@ -74,10 +77,29 @@ func (t *tarWriter) dir(ctx context.Context, dir *os.File, name string) error {
 	return nil
 }
 
+// below is the name of a directory's entry in the archive.
+func below(dir, entry string) string {
+	if dir == "" {
+		return entry
+	}
+	return strings.TrimSuffix(dir, "/") + "/" + entry
+}
+
 // entry writes one file, and with a directory what is in it.
 func (t *tarWriter) entry(ctx context.Context, dir *os.File, entry, name string) error {
+	f, err := openAt(dir, entry, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return t.file(ctx, f, name)
+}
+
+// file writes what an O_PATH descriptor holds. A device or a pipe is never
+// opened: that alone may do something.
+func (t *tarWriter) file(ctx context.Context, f *os.File, name string) error {
 	var st unix.Statx_t
-	if err := statx(dir, entry, unix.AT_SYMLINK_NOFOLLOW, &st); err != nil {
+	if err := statx(f, "", unix.AT_EMPTY_PATH, &st); err != nil {
 		return err
 	}
 	t.ids.inside(&st)
@@ -85,23 +107,23 @@ func (t *tarWriter) entry(ctx context.Context, dir *os.File, entry, name string)
 	switch {
 	case !ok:
 		return nil // a socket: tar has no word for it
-	case st.Mnt_id != t.mount:
+	case t.mount != 0 && st.Mnt_id != t.mount, hdr.Typeflag == tar.TypeDir && t.live.hides(f, &st):
 		return t.mountPoint(hdr)
 	case t.linked(hdr, &st):
 		return t.WriteHeader(hdr)
 	}
 	switch hdr.Typeflag {
 	case tar.TypeSymlink:
-		target, err := readlinkAt(dir, entry)
+		target, err := readlinkAt(f, "")
 		if err != nil {
 			return err
 		}
 		hdr.Linkname = target
 		return t.WriteHeader(hdr)
 	case tar.TypeReg:
-		return t.regular(dir, entry, hdr)
+		return t.regular(ctx, f, hdr)
 	case tar.TypeDir:
-		sub, err := openAt(dir, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+		sub, err := openAt(f, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return err
 		}
@@ -143,8 +165,8 @@ func (t *tarWriter) linked(hdr *tar.Header, st *unix.Statx_t) bool {
 }
 
 // regular writes a file's content: as much as its size was when it was opened.
-func (t *tarWriter) regular(dir *os.File, entry string, hdr *tar.Header) error {
-	f, err := openAt(dir, entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK)
+func (t *tarWriter) regular(ctx context.Context, held *os.File, hdr *tar.Header) error {
+	f, err := reopen(held, unix.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -153,9 +175,6 @@ func (t *tarWriter) regular(dir *os.File, entry string, hdr *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		return nil // replaced meanwhile
-	}
 	hdr.Size = info.Size()
 	if err := addXattrs(hdr, f); err != nil {
 		return err
@@ -163,12 +182,34 @@ func (t *tarWriter) regular(dir *os.File, entry string, hdr *tar.Header) error {
 	if err := t.WriteHeader(hdr); err != nil {
 		return err
 	}
-	n, err := io.Copy(t, io.LimitReader(f, hdr.Size))
+	n, err := io.Copy(t, io.LimitReader(contextReader{ctx, f}, hdr.Size))
 	if err != nil || n == hdr.Size {
 		return err
 	}
 	_, err = io.CopyN(t, zeros{}, hdr.Size-n) // it shrank while it was read
 	return err
+}
+
+// contextReader reads until ctx ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// reopen opens the very file an O_PATH descriptor holds, by our own procfs.
+func reopen(f *os.File, flags int) (*os.File, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // zeros reads as zero bytes without end.
@@ -184,7 +225,7 @@ var tarTypes = map[uint16]byte{
 
 func tarHeader(name string, st *unix.Statx_t) (*tar.Header, bool) {
 	kind, ok := tarTypes[st.Mode&unix.S_IFMT]
-	if kind == tar.TypeDir {
+	if kind == tar.TypeDir && !strings.HasSuffix(name, "/") {
 		name += "/"
 	}
 	hdr := &tar.Header{

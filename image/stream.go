@@ -13,6 +13,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// Decompress returns the plain stream of what is gzip, zstd, xz, bzip2 or not
+// compressed at all.
+func Decompress(r io.Reader) (io.ReadCloser, error) { return decompress(r) }
+
 // decompress returns the plain stream of what is gzip, zstd, xz, bzip2 or not
 // compressed at all. containerd's own function would start an unpigz or igzip
 // process wherever one is installed; klauspost's reader needs none.

@@ -22,6 +22,7 @@ type Engine interface {
 	Lifecycle
 	Signals
 	Containers
+	Files
 	Observation
 	Streams
 	Execs
@@ -58,6 +59,13 @@ type Containers interface {
 	ContainerCommit(ctx context.Context, opt engine.CommitOptions) (string, error)
 	ContainerPrune(ctx context.Context, f engine.Filters) (*container.PruneReport, error)
 	ContainerExport(ctx context.Context, ref string, w io.Writer) error
+}
+
+// Files reads and writes what is in containers.
+type Files interface {
+	ContainerArchive(ctx context.Context, ref, name string, begin func(container.PathStat) (io.Writer, error)) error
+	ContainerExtract(ctx context.Context, ref, name string, r io.Reader, opt engine.ExtractOptions) error
+	ContainerChanges(ctx context.Context, ref string) ([]container.FilesystemChange, error)
 }
 
 // Observation says what containers are and do.

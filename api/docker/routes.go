@@ -28,6 +28,9 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"GET /containers/{id}/logs":     s.containerLogs,
 		"GET /containers/{id}/stats":    s.containerStats,
 		"GET /containers/{id}/export":   s.containerExport,
+		"GET /containers/{id}/archive":  s.containerArchive,
+		"PUT /containers/{id}/archive":  s.containerExtract,
+		"GET /containers/{id}/changes":  s.containerChanges,
 		"POST /containers/{id}/start":   s.containerStart,
 		"POST /containers/{id}/stop":    s.containerStop,
 		"POST /containers/{id}/restart": s.containerRestart,
@@ -89,9 +92,6 @@ func (s *Server) newRoutes() *http.ServeMux {
 // unsupported are the routes of the API that Berth does not have, and what to
 // call them in the error.
 var unsupported = map[string]string{
-	"GET /containers/{id}/archive":           "copying files out of a container",
-	"PUT /containers/{id}/archive":           "copying files into a container",
-	"GET /containers/{id}/changes":           "listing the changes of a container's file system",
 	"GET /containers/{id}/attach/ws":         "attaching by WebSocket",
 	"/containers/{id}/checkpoints":           "checkpoints",
 	"/containers/{id}/checkpoints/{rest...}": "checkpoints",

@@ -448,8 +448,6 @@ func testErrors(t *testing.T, d *daemon) {
 	d.fails(t, 1, "conflict: unable to remove repository reference", "rmi", "busybox")
 	d.fails(t, 125, "memory", "run", "--network", "none", "-m", "1k", "busybox", "true")
 	d.fails(t, 1, "not supported by this version of Berth", "network", "create", "n")
-	d.fails(t, 1, "not supported by this version of Berth", "cp", id+":/etc/passwd", "-")
-	d.fails(t, 1, "not supported by this version of Berth", "diff", id)
 	d.fails(t, 1, "not supported by this version of Berth", "search", "x")
 	d.fails(t, 125, "unable to find user nobody-here", "run", "--rm", "--network", "none", "-u", "nobody-here", "busybox", "true")
 }
@@ -459,6 +457,7 @@ func testSystem(t *testing.T, d *daemon) {
 		t.Errorf("df: %s", df)
 	}
 	testVolumes(t, d)
+	testCopy(t, d)
 	d.ok(t, "system", "prune", "-f")
 }
 
@@ -478,6 +477,29 @@ func testVolumes(t *testing.T, d *daemon) {
 		t.Errorf("df -v: %s", df)
 	}
 	d.fails(t, 1, "no such volume", "volume", "inspect", "w")
+}
+
+// testCopy: docker cp and docker diff, in and out, of a container that runs
+// and one that does not.
+func testCopy(t *testing.T, d *daemon) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("copied\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{d.run(t, "busybox", "sleep", "1000"), d.ok(t, "create", "--network", "none", "busybox", "sleep", "1000")} {
+		d.ok(t, "cp", dir, id+":/tmp/dir")
+		d.ok(t, "cp", "-a", dir+"/.", id+":/tmp/dir")
+		d.ok(t, "cp", id+":/tmp/dir", filepath.Join(dir, id))
+		text, err := os.ReadFile(filepath.Join(dir, id, "file"))
+		if err != nil || string(text) != "copied\n" {
+			t.Errorf("came back as %q, %v", text, err)
+		}
+		expect(t, "tar", d.ok(t, "cp", id+":/etc/passwd", "-")[:6], "passwd")
+		d.fails(t, 1, "could not find the file", "cp", id+":/nosuch", dir)
+		if diff := d.ok(t, "diff", id); !strings.Contains(diff, "A /tmp/dir/file") || !strings.Contains(diff, "C /tmp") {
+			t.Errorf("diff: %s", diff)
+		}
+	}
 }
 
 // testEngineRestart: the engine is killed while a container counts; it counts

@@ -224,7 +224,7 @@ func (a *app) reclaimed(n uint64) error {
 
 func newContainerGroup(a *app) *cobra.Command {
 	return group("container", "Manage containers",
-		newAttach(a), newCommit(a), newCreate(a), newExec(a), newExport(a),
+		newAttach(a), newCommit(a), newCp(a), newCreate(a), newDiff(a), newExec(a), newExport(a),
 		renamed(newInspectOf(a, "container"), "inspect"), newKill(a), newLogs(a),
 		renamed(newPs(a), "ls", "list", "ps"), newPause(a), newPort(a), newContainerPrune(a), newRename(a),
 		newRestart(a), renamed(newRm(a), "rm", "remove"), newRun(a), newStart(a), newStats(a), newStop(a),

@@ -34,7 +34,8 @@ func commands() []command {
 		{"network", groupNouns, newNetworkGroup}, {"system", groupNouns, newSystemGroup},
 		{"volume", groupNouns, newVolumeGroup},
 
-		{"attach", groupOther, newAttach}, {"commit", groupOther, newCommit}, {"create", groupOther, newCreate},
+		{"attach", groupOther, newAttach}, {"commit", groupOther, newCommit}, {"cp", groupOther, newCp}, {"create", groupOther, newCreate},
+		{"diff", groupOther, newDiff},
 		{"events", groupOther, newEvents}, {"export", groupOther, newExport}, {"history", groupOther, newHistory},
 		{"import", groupOther, newImport}, {"inspect", groupOther, newInspect}, {"kill", groupOther, newKill},
 		{"load", groupOther, newLoad}, {"logs", groupOther, newLogs}, {"pause", groupOther, newPause},
