@@ -287,6 +287,9 @@ func (b *bench) timeEngines(ctx context.Context, engines []*engine) (err error) 
 	if err := b.timeEngineExec(ctx, engines); err != nil {
 		return err
 	}
+	if err := b.timeEngineHealth(ctx, engines); err != nil {
+		return err
+	}
 	err = b.timeEngine(ctx, engines, "version", func(e *engine) []string { return e.argv("version") })
 	for _, e := range engines {
 		err = errors.Join(err, e.stopServices())

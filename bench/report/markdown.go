@@ -157,7 +157,11 @@ func timeCells(t, own *Timing) []string {
 	if v := ratio(t, own); v.Value != 0 {
 		relative = figure(v.Value)
 	}
-	return []string{figure(measure.Median(t.WallMS)), figure(measure.Min(t.WallMS)), relative, figure(measure.Median(t.CPUMS))}
+	processor := "–"
+	if len(t.CPUMS) > 0 {
+		processor = figure(measure.Median(t.CPUMS))
+	}
+	return []string{figure(measure.Median(t.WallMS)), figure(measure.Min(t.WallMS)), relative, processor}
 }
 
 // workCells are what a command takes apart from time, and how often it was run

@@ -23,7 +23,8 @@ const method = `## Method
   filesystem on the host's disk; their state is on a tmpfs. The default spec is that of "runc spec". The Docker-like one has Docker's
   mounts, capabilities, seccomp profile, masked paths and device rules, 256 MiB of memory, one processor and 256 processes.
 - **Engines** run the same image, Debian's busybox-static, from their own stores on the same disk, with their defaults but for paths, so
-  Docker uses runc and podman crun. Docker's and Berth's daemons are running, as they would be.
+  Docker uses runc and podman crun. Docker's and Berth's daemons are running, as they would be. A health check's time is that between
+  begin and end of a probe by the engine's own clock; podman's are run by systemd.
 - **Memory** is the sum of Pss in smaps_rollup of all processes of the engine, not of the containers, five seconds after the
   last start, compared with a daemon freshly started that has run one container.
 - **Many containers** have 64 MiB of memory, half a processor, 64 processes, no network and a log, and sleep. They are started by
