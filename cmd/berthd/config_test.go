@@ -68,6 +68,8 @@ func TestFlagsOverrideFile(t *testing.T) {
 run-root = "/run/a"
 log-level = "warn"
 stop-timeout = 3
+init = true
+log-driver = "local"
 insecure-registries = ["a:1", "b:2"]
 [log-options]
 max-size = "10m"
@@ -80,6 +82,7 @@ max-size = "10m"
 	want.RunRoot, want.LogLevel, want.StopTimeout = "/run/a", "debug", 3
 	want.InsecureRegistries = []string{"c:3", "d:4"}
 	want.LogOptions = map[string]string{"max-size": "10m"}
+	want.LogDriver, want.Init = "local", true
 	want.Hosts = []string{"unix:///run/a/berth.sock"}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)
@@ -99,6 +102,10 @@ func TestBadConfiguration(t *testing.T) {
 		{file: "run-root = \"berth\"", want: `run-root "berth": not an absolute path`},
 		{file: "bridge-subnet = \"10.0.0.1\"", want: "bridge-subnet"},
 		{file: "shm-size = \"lots\"", want: "shm-size"},
+		{file: "log-driver = \"gelf\"", want: `unknown log driver "gelf"`},
+		{file: "[log-options]\nmax-sizes = \"1m\"", want: "unknown log opt 'max-sizes' for json-file log driver"},
+		{file: "log-driver = \"syslog\"\n[log-options]\nsyslog-address = \"ftp://x\"", want: `unknown scheme "ftp"`},
+		{file: "init = 1", want: "line 1"},
 		{flag: "--host=0.0.0.0:2375", want: "want unix:///path"},
 		{flag: "--state-root=/", want: "state-root"},
 		{flag: "--nonsense", want: "unknown flag"},
@@ -112,8 +119,10 @@ func TestBadConfiguration(t *testing.T) {
 			t.Errorf("file %q flag %q: error %v, want %q", test.file, test.flag, err, test.want)
 		}
 		var stderr bytes.Buffer
-		if code := run(args, io.Discard, &stderr); code != exitUsage || strings.Count(stderr.String(), "\n") != 1 {
-			t.Errorf("file %q flag %q: exit %d, %q, want one line and %d", test.file, test.flag, code, &stderr, exitUsage)
+		code := run(args, io.Discard, &stderr)
+		_, rest, _ := strings.Cut(stderr.String(), "\n")
+		if code != exitUsage || rest != "" && (!strings.HasPrefix(rest, "hint: ") || strings.Count(rest, "\n") != 1) {
+			t.Errorf("file %q flag %q: exit %d, %q, want one line, or a hint's besides, and %d", test.file, test.flag, code, &stderr, exitUsage)
 		}
 	}
 }
