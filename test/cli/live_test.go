@@ -155,7 +155,7 @@ func testLiveSizes(t *testing.T, e *engine) {
 	}
 	p.Resize(40, 140)
 	p.Shows(`HEALTH +IMAGE`)
-	p.Shows(`(?s)-29 .*-0 `) // all thirty, newest or oldest first
+	p.Shows(`(?s)-0 .*-29 .*-9 `) // all thirty, by name
 	p.Resize(10, 40)
 	p.Shows(`^ NAME +STATE +CPU% +MEM$`)
 	p.Types("q")
