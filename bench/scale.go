@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/berth-containers/berth/bench/measure"
@@ -44,14 +43,14 @@ func (b *bench) crowd(ctx context.Context, e *engine) (err error) {
 	}
 	s.PerSecond = float64(s.Containers) / res.Wall.Seconds()
 	s.CPUMS = rounded(cpu / time.Duration(s.Containers))
+	if err := e.countRunning(ctx, s.Containers); err != nil {
+		return err
+	}
 	var lists []float64
 	for range scaleLists {
 		res, err := e.place.run(ctx, e.argv("ps")...)
 		if err != nil {
 			return err
-		}
-		if n := strings.Count(res.Output, "crowd"); n != 0 && n != s.Containers {
-			return fmt.Errorf("ps lists %d containers, there are %d", n, s.Containers)
 		}
 		lists = append(lists, rounded(res.Wall))
 	}
@@ -65,4 +64,16 @@ func (b *bench) crowd(ctx context.Context, e *engine) (err error) {
 		names[i] = "crowd" + strconv.Itoa(i+1)
 	}
 	return e.remove(ctx, names)
+}
+
+// countRunning fails unless so many containers run.
+func (e *engine) countRunning(ctx context.Context, want int) error {
+	res, err := e.place.run(ctx, append([]string{"/bin/sh", "-c", `"$@" | wc -l`, "count"}, e.argv("ps", "--quiet")...)...)
+	if err != nil {
+		return err
+	}
+	if got := lastWord(res.Output); got != strconv.Itoa(want) {
+		return fmt.Errorf("%s containers run, %d were started", got, want)
+	}
+	return nil
 }
