@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -129,5 +130,29 @@ func TestOperationCancel(t *testing.T) {
 				t.Errorf("the client hears %q", got)
 			}
 		})
+	}
+}
+
+// leftoverEngine has something to clean up.
+type leftoverEngine struct{ Engine }
+
+func (leftoverEngine) Leftovers(context.Context) ([]engine.OperationInfo, error) {
+	return []engine.OperationInfo{{ID: "-", Kind: "clean up", Object: "/trash/1", WaitingFor: "its files to be free"}}, nil
+}
+
+// TestOperationList: the engine's own work is listed, the question itself is not.
+func TestOperationList(t *testing.T) {
+	socket, _ := serve(t, leftoverEngine{})
+	resp, err := httpClient(t, socket).Get("http://berth/berth/operations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var list []engine.OperationInfo
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 1 || list[0].Kind != "clean up" || list[0].WaitingFor == "" {
+		t.Errorf("operations are %+v", list)
 	}
 }
