@@ -42,17 +42,19 @@ type plan struct {
 	// crowd containers of Berth, and peersCrowd of each peer, which are slower,
 	// are started by scaleCallers at once.
 	crowd, peersCrowd, scaleCallers int
+	// pullRounds is how often a real image is pulled and loaded.
+	pullRounds int
 }
 
 func (o *options) plan() plan {
 	p := plan{
 		runtimeRounds: 100, limit: 20 * time.Second, pause: 25 * time.Millisecond,
-		callers: 8, runs: 25, throughputRounds: 3, containers: 50, settle: 5 * time.Second, upgrades: 10,
+		callers: 8, runs: 25, throughputRounds: 3, containers: 50, settle: 5 * time.Second, upgrades: 10, pullRounds: 3,
 		crowd: 1000, peersCrowd: 60, scaleCallers: 4,
 	}
 	if o.quick {
 		p.runtimeRounds, p.limit, p.runs, p.containers, p.settle = 10, 3*time.Second, 6, 8, time.Second
-		p.crowd, p.peersCrowd = 60, 10
+		p.crowd, p.peersCrowd, p.pullRounds = 60, 10, 1
 	}
 	if o.rounds > 0 {
 		p.runtimeRounds = o.rounds
@@ -95,6 +97,11 @@ func (b *bench) run(ctx context.Context) error {
 	if b.does(sectionEngine) || b.does(sectionMemory) || b.does(sectionUpgrade) || b.does(sectionScale) {
 		if err := b.compareEngines(ctx); err != nil {
 			return fmt.Errorf("engines: %w", err)
+		}
+	}
+	if b.does(sectionPull) {
+		if err := b.comparePulls(ctx); err != nil {
+			return fmt.Errorf("pulls: %w", err)
 		}
 	}
 	return nil

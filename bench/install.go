@@ -20,6 +20,9 @@ var peerPackages = []struct{ program, name string }{
 	{"containerd", "containerd"},
 	{"dockerd", "docker.io"},
 	{"docker", "docker-cli"},
+	{"docker-registry", "docker-registry"},
+	{"skopeo", "skopeo"},
+	{"mmdebstrap", "mmdebstrap"},
 }
 
 // installPeers installs what is missing. What cannot be installed is not
@@ -38,7 +41,11 @@ func installPeers(ctx context.Context) {
 
 // newestRunc is the candidate that is built from the newest release, as Debian's
 // is some years old.
-const newestRunc = "runc-new"
+const newestRunc = "runc" + newestSuffix
+
+// newestSuffix is what the names of programs built from their newest release end
+// with.
+const newestSuffix = "-new"
 
 // newest is where buildNewest leaves the program; "" when it could not.
 func (b *bench) newest() string {
@@ -67,6 +74,24 @@ func buildNewest(ctx context.Context, dir string) {
 	}
 	if err := os.Rename(filepath.Join(dir, "runc"), filepath.Join(dir, newestRunc)); err != nil {
 		progress("the newest runc is not compared: %v", err)
+	}
+}
+
+// buildNewestContainerd builds the newest containerd and its client into a
+// directory.
+func buildNewestContainerd(ctx context.Context, dir string) {
+	progress("building the newest containerd")
+	cmd := exec.CommandContext(ctx, "go", "install", "-tags", "no_btrfs", "-ldflags", "-s -w",
+		"github.com/containerd/containerd/v2/cmd/containerd@latest", "github.com/containerd/containerd/v2/cmd/ctr@latest")
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		progress("the newest containerd is not compared: %v\n%s", err, out)
+		return
+	}
+	for _, name := range []string{"containerd", "ctr"} {
+		if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, name+newestSuffix)); err != nil {
+			progress("the newest containerd is not compared: %v", err)
+		}
 	}
 }
 

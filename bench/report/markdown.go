@@ -32,6 +32,7 @@ func (r *Results) WriteMarkdown(w io.Writer, plot bool) error {
 	r.writeTimings(&b, Engines, "Engines")
 	r.writeMemory(&b)
 	r.writeScale(&b)
+	r.writePulls(&b)
 	r.writePrograms(&b)
 	b.WriteString(method)
 	for _, note := range r.Notes {

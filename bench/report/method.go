@@ -25,6 +25,10 @@ const method = `## Method
 - **Engines** run the same image, Debian's busybox-static, from their own stores on the same disk, with their defaults but for paths, so
   Docker uses runc and podman crun. Docker's and Berth's daemons are running, as they would be. A health check's time is that between
   begin and end of a probe by the engine's own clock; podman's are run by systemd.
+- **Images** come from Debian's docker-registry on loopback, and from a file: Debian with Python, in three gzipped layers. Each round
+  begins with an empty store on a path of its own, in an ext4 of their own in which nothing is removed before the end. "The top layer changed" is a second image
+  with the same two layers below a small one. Peak memory is that of the command or of the daemons, whichever is more. containerd-new is
+  the newest release, built with the Go of this machine, with its own client.
 - **Memory** is the sum of Pss in smaps_rollup of all processes of the engine, not of the containers, five seconds after the
   last start, compared with a daemon freshly started that has run one container.
 - **Many containers** have 64 MiB of memory, half a processor, 64 processes, no network and a log, and sleep. They are started by

@@ -22,6 +22,8 @@ const (
 const (
 	Runtimes = "oci"
 	Engines  = "engine"
+	// Pulls are engines that bring an image in.
+	Pulls = "pull"
 )
 
 // The ways of repeating a command.
