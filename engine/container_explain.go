@@ -18,6 +18,7 @@ import (
 	"github.com/berth-containers/berth/kernel/lsm"
 	"github.com/berth-containers/berth/oci"
 	"github.com/docker/go-units"
+	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -308,6 +309,11 @@ func readSeen(pid int) *explain.Seen {
 		switch key {
 		case "CapBnd":
 			seen.CapBnd, _ = strconv.ParseUint(value, 16, 64) // the kernel writes numbers
+			for _, c := range capability.ListKnown() {
+				if seen.CapBnd&(1<<uint(c)) != 0 {
+					seen.Bounding = append(seen.Bounding, capName(c))
+				}
+			}
 		case "CapEff":
 			seen.CapEff, _ = strconv.ParseUint(value, 16, 64)
 		case "NoNewPrivs":

@@ -42,7 +42,9 @@ type Confinement struct {
 // Seen is what the kernel says of the running first process, proc_pid_status(5).
 type Seen struct {
 	CapBnd, CapEff uint64
-	NoNewPrivs     bool
+	// Bounding is CapBnd by name; with the prefix CAP_.
+	Bounding   []string
+	NoNewPrivs bool
 	// Seccomp is 0 for none, 2 for a filter.
 	Seccomp int
 	// Label is the security module's, empty for none.
@@ -314,6 +316,11 @@ func (c *Confinement) disagreement() string {
 		return ""
 	}
 	var wrong []string
+	for _, name := range s.Bounding { // fewer is its own doing: a program may give some up
+		if !slices.Contains(c.Capabilities, name) {
+			wrong = append(wrong, "it can have "+name)
+		}
+	}
 	if s.NoNewPrivs != c.NoNewPrivileges && !s.NoNewPrivs {
 		wrong = append(wrong, "it can gain privileges")
 	}

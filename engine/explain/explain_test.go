@@ -78,3 +78,23 @@ func TestLength(t *testing.T) {
 		}
 	}
 }
+
+// TestDisagreement: the kernel has the last word on what confines a process.
+func TestDisagreement(t *testing.T) {
+	asked := Confinement{Capabilities: []string{"CAP_CHOWN", "CAP_KILL"}, NoNewPrivileges: true, Seccomp: Seccomp{Profile: "default"}}
+	for _, test := range []struct {
+		seen Seen
+		says string
+	}{
+		{Seen{Bounding: []string{"CAP_CHOWN", "CAP_KILL"}, NoNewPrivs: true, Seccomp: 2}, "The kernel confirms"},
+		{Seen{Bounding: []string{"CAP_KILL"}, NoNewPrivs: true, Seccomp: 2}, "The kernel confirms"},
+		{Seen{Bounding: []string{"CAP_KILL", "CAP_SYS_ADMIN"}, NoNewPrivs: true, Seccomp: 2}, "it can have CAP_SYS_ADMIN"},
+		{Seen{NoNewPrivs: true}, "its seccomp mode is 0"},
+		{Seen{Seccomp: 2}, "it can gain privileges"},
+	} {
+		asked.Seen = &test.seen
+		if text := asked.disagreement(); !strings.Contains(text, test.says) {
+			t.Errorf("%+v: %q, want %q", test.seen, text, test.says)
+		}
+	}
+}
