@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -64,9 +65,12 @@ func TestLogQueue(t *testing.T) {
 	}
 	s := &logStream{name: "stdout"}
 	line := []byte(strings.Repeat("x", 999) + "\n")
-	for range 20 {
+	for i := range 20 {
 		l.add(s, line, time.Now())
 		l.flush()
+		for i == 0 && queued(l) { // until the writer stands still with the first
+			runtime.Gosched()
+		}
 	}
 	l.mu.Lock()
 	l.queue.mu.Lock()
@@ -139,4 +143,11 @@ func TestLogNamesInUse(t *testing.T) {
 	if err := l.close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// queued tells whether entries wait for the writer.
+func queued(l *jsonLog) bool {
+	l.queue.mu.Lock()
+	defer l.queue.mu.Unlock()
+	return len(l.queue.waiting) > 0
 }
