@@ -85,11 +85,11 @@ func (a *auditor) strayDirs() error {
 		_, err := loadRecord(dir)
 		switch {
 		case strings.HasSuffix(name, doomedSuffix), idRule.MatchString(name) && errors.Is(err, os.ErrNotExist):
-			a.add("directory "+dir, "it is what is left of a container that was removed", "remove it", func(context.Context) (string, error) {
+			a.add("directory "+dir, "it is what is left of a container that was removed", "remove it", func(ctx context.Context) (string, error) {
 				if a.e.known(name) {
 					return "left it alone: it has an owner now", nil
 				}
-				return "removed it", os.RemoveAll(dir)
+				return "removed it", a.e.removeDoomed(ctx, dir)
 			})
 		case strings.HasSuffix(name, damagedSuffix):
 			a.add("directory "+dir, "the record of the container in it cannot be read; its writable layer was kept",

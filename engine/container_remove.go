@@ -107,8 +107,14 @@ func (e *Engine) removeDir(ctx context.Context, dir string) error {
 		return err
 	}
 	fault.Here(fault.RemoveDir)
-	if err := filetree.Remove(ctx, doomed); err != nil {
-		return e.images.Discard(doomed)
+	return e.removeDoomed(ctx, doomed)
+}
+
+// removeDoomed removes a directory, or, when somebody uses what is in it, leaves
+// that to the store's janitor.
+func (e *Engine) removeDoomed(ctx context.Context, dir string) error {
+	if err := filetree.Remove(ctx, dir); err != nil {
+		return e.images.Discard(dir)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (e *Engine) dropUnreadable(dir string, cause error) error {
 	id := filepath.Base(dir)
 	_, files, err := e.images.Usage(e.ctx, id)
 	if err != nil || files <= 1 || cause == nil || errors.Is(cause, os.ErrNotExist) {
-		return os.RemoveAll(dir)
+		return e.removeDoomed(e.ctx, dir)
 	}
 	e.log.Error("container's record cannot be read; set aside with its writable layer", "dir", dir+damagedSuffix, "err", cause)
 	return os.Rename(dir, dir+damagedSuffix)

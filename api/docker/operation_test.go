@@ -133,7 +133,7 @@ func TestOperationCancel(t *testing.T) {
 	}
 }
 
-// leftoverEngine has something to clean up.
+// leftoverEngine has still something to clean up.
 type leftoverEngine struct{ Engine }
 
 func (leftoverEngine) Leftovers(context.Context) ([]engine.OperationInfo, error) {
