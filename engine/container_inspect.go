@@ -9,9 +9,6 @@ import (
 	"github.com/moby/moby/api/types/storage"
 )
 
-// storageDriver is what Docker would call the way containers are stored.
-const storageDriver = "overlayfs"
-
 // zeroTime is how Docker writes a time that has not come.
 const zeroTime = "0001-01-01T00:00:00Z"
 
@@ -23,12 +20,13 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (*
 		return nil, err
 	}
 	rec := c.snapshot()
+	driver, _ := e.images.Snapshotter()
 	resp := &container.InspectResponse{
 		ID: rec.ID, Name: "/" + rec.Name, Created: stamp(rec.Created), Path: rec.Path, Args: rec.Args,
 		State: inspectState(&rec.State, c.shownHealth()), Image: rec.ImageID.String(), RestartCount: rec.RestartCount,
-		Driver: storageDriver, Platform: rec.Platform.OS, ImageManifestDescriptor: rec.Manifest,
+		Driver: driver, Platform: rec.Platform.OS, ImageManifestDescriptor: rec.Manifest,
 		Config: rec.Config, HostConfig: rec.HostConfig, ExecIDs: c.execIDs(), Mounts: mountPoints(rec),
-		Storage: &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: storageDriver}}},
+		Storage: &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: driver}}},
 		NetworkSettings: &container.NetworkSettings{
 			Ports: portMap(rec), Networks: e.endpointSettings(rec),
 		},

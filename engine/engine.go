@@ -56,6 +56,9 @@ type Config struct {
 	// MaxLayerSize and MaxLayerFiles bound what a layer of an image may unpack
 	// to. Zero: 100 GiB, and 4 million files.
 	MaxLayerSize, MaxLayerFiles int64
+	// Snapshotter is how layers are kept and stacked: overlayfs, erofs or
+	// native. Zero: what the store was made with, else what works here.
+	Snapshotter string
 	// RegistryDirs are searched for what is configured about a registry: a
 	// directory with its name that holds hosts.toml or certificates.
 	RegistryDirs []string
@@ -201,6 +204,7 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 		Root: filepath.Join(e.cfg.StateRoot, "image"), InsecureRegistries: e.cfg.InsecureRegistries,
 		RegistryDirs: e.cfg.RegistryDirs,
 		Users:        e.imageUsers, Log: e.log, MaxLayerSize: e.cfg.MaxLayerSize, MaxLayerFiles: e.cfg.MaxLayerFiles,
+		Snapshotter: e.cfg.Snapshotter,
 	})
 	if err != nil {
 		return err

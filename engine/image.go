@@ -31,13 +31,13 @@ func (e *Engine) ImagePull(ctx context.Context, ref string, opt ImagePullOptions
 	}
 	name := familiar(ref)
 	e.events.emit(events.ImageEventType, events.ActionPull, name, map[string]string{"name": withoutTag(name)})
-	return inspectImage(img), nil
+	return e.inspectImage(img), nil
 }
 
 func (e *Engine) pullAll(ctx context.Context, ref string, how image.PullOptions) (last *imagetypes.InspectResponse, err error) {
 	images, err := e.images.PullAll(ctx, ref, how)
 	for _, img := range images {
-		last = inspectImage(img)
+		last = e.inspectImage(img)
 	}
 	if last != nil {
 		name := withoutTag(familiar(ref))
@@ -113,17 +113,18 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (*imagetypes.Insp
 	if err != nil {
 		return nil, e.suggestImage(ctx, err, ref)
 	}
-	return inspectImage(img), nil
+	return e.inspectImage(img), nil
 }
 
-func inspectImage(img *image.Image) *imagetypes.InspectResponse {
+func (e *Engine) inspectImage(img *image.Image) *imagetypes.InspectResponse {
 	cfg := img.Config.Config
+	driver, _ := e.images.Snapshotter()
 	resp := &imagetypes.InspectResponse{
 		ID: img.ID.String(), RepoTags: orEmpty(img.RepoTags), RepoDigests: orEmpty(img.RepoDigests),
 		Author: img.Config.Author, Config: &cfg, Architecture: img.Config.Architecture, Variant: img.Config.Variant,
 		Os: img.Config.OS, OsVersion: img.Config.OSVersion, Size: img.Size,
 		RootFS: imagetypes.RootFS{Type: img.Config.RootFS.Type}, Metadata: imagetypes.Metadata{LastTagTime: img.LastTagged},
-		Descriptor: &img.Target, GraphDriver: &storage.DriverData{Name: storageDriver, Data: map[string]string{}},
+		Descriptor: &img.Target, GraphDriver: &storage.DriverData{Name: driver, Data: map[string]string{}},
 	}
 	if !img.Created.IsZero() {
 		resp.Created = img.Created.UTC().Format(time.RFC3339Nano)

@@ -46,13 +46,13 @@ func BenchmarkContainer(b *testing.B) {
 	b.Run("mount/legacy", func(b *testing.B) {
 		key := fmt.Sprintf("l%d", b.N)
 		must(b, s.Prepare(ctx, key, img))
-		s.mounter.legacy = true
+		s.snap.(*overlaySnapshotter).mounter.legacy = true
 		for range b.N {
 			f, err := s.MountDetached(ctx, key)
 			must(b, err)
 			must(b, f.Close())
 		}
-		s.mounter.legacy = false
+		s.snap.(*overlaySnapshotter).mounter.legacy = false
 		must(b, s.RemoveSnapshot(ctx, key))
 	})
 	b.Run("get", func(b *testing.B) {

@@ -155,7 +155,11 @@ func (s *Store) removeLayers(ctx context.Context, parents map[string]string) err
 			if children[name] > 0 {
 				continue
 			}
-			if err := s.layers.Remove(ctx, name); err != nil && !cerrdefs.IsNotFound(err) {
+			err := s.layers.Remove(ctx, name)
+			if err != nil && !cerrdefs.IsNotFound(err) {
+				return err
+			}
+			if err := s.unmountLayer(name); err != nil {
 				return err
 			}
 			fault.Here(fault.LayerRemoved)

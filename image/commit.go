@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -88,17 +87,20 @@ func (s *Store) Commit(ctx context.Context, key string, parent *Image, opts Comm
 // diff writes the changes of a snapshot as an uncompressed layer blob, whose
 // digest therefore is its diff ID; nil when nothing has changed.
 func (s *Store) diff(ctx context.Context, c *session, key, mediaType string) (_ *ocispec.Descriptor, err error) {
-	upper, err := os.Open(s.upperDir(key))
+	rec, err := s.snapshot(key)
 	if err != nil {
 		return nil, err
 	}
-	defer upper.Close()
+	lower, err := s.lowerDirs(ctx, rec.Chain)
+	if err != nil {
+		return nil, err
+	}
 	w, err := content.OpenWriter(ctx, c, content.WithRef("diff"))
 	if err != nil {
 		return nil, err
 	}
 	defer w.Close()
-	changed, err := writeUpper(ctx, upper, w)
+	changed, err := s.snap.diff(ctx, snapshotMount{lower: lower, upper: s.upperDir(key)}, w)
 	if err != nil || !changed {
 		return nil, err
 	}

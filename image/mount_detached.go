@@ -41,8 +41,8 @@ func (s *Store) MountDetached(ctx context.Context, key string) (*os.File, error)
 	return s.MountRoot(ctx, key, RootOptions{})
 }
 
-// overlayOf is the mount of a key.
-func (s *Store) overlayOf(ctx context.Context, key string) (o overlayMount, err error) {
+// mountOf is the mount of a key.
+func (s *Store) mountOf(ctx context.Context, key string) (o snapshotMount, err error) {
 	rec, err := s.snapshot(key)
 	if err != nil {
 		return o, err
@@ -59,7 +59,7 @@ func (s *Store) overlayOf(ctx context.Context, key string) (o overlayMount, err 
 			return o, fmt.Errorf("mount snapshot %s: %w", key, err)
 		}
 	}
-	return overlayMount{lower: lower, upper: s.upperDir(key), work: s.workDir(key), volatile: rec.Volatile}, nil
+	return snapshotMount{lower: lower, upper: s.upperDir(key), work: s.workDir(key), volatile: rec.Volatile}, nil
 }
 
 // MountImage mounts an image's layers read-only, as [Store.MountDetached] does
@@ -69,20 +69,11 @@ func (s *Store) MountImage(ctx context.Context, img *Image) (*os.File, error) {
 	lower, err := s.lowerDirs(ctx, img.ChainID)
 	if err == nil {
 		var f *os.File
-		if f, err = s.mounter.mount(overlayMount{lower: lower}); err == nil {
+		if f, err = s.snap.mount(ctx, snapshotMount{lower: lower}); err == nil {
 			return f, nil
 		}
 	}
 	return nil, fmt.Errorf("mount image %s: %w", short(img.ID), err)
-}
-
-// overlayMount is a mount as a value.
-type overlayMount struct {
-	lower    []string // top first
-	upper    string   // "" is read-only
-	work     string
-	volatile bool
-	label    string // of SELinux, "" for none
 }
 
 // mounter makes detached overlay mounts.
@@ -92,7 +83,7 @@ type mounter struct {
 	legacy bool
 }
 
-func (m *mounter) mount(o overlayMount) (*os.File, error) {
+func (m *mounter) mount(o snapshotMount) (*os.File, error) {
 	// overlayfs wants a lower directory, and two of them without an upper.
 	for _, empty := range []string{"empty", "mnt"} {
 		if len(o.lower) == 0 || o.upper == "" && len(o.lower) < 2 {
@@ -116,7 +107,7 @@ func (m *mounter) probe() error {
 			return err
 		}
 	}
-	o := overlayMount{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
+	o := snapshotMount{upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work")}
 	f, err := m.mount(o)
 	if errors.Is(err, unix.EINVAL) {
 		m.legacy = true
@@ -132,7 +123,7 @@ func (m *mounter) probe() error {
 }
 
 // mountContext builds the mount with fsopen(2), one fsconfig(2) per layer.
-func (m *mounter) mountContext(o overlayMount) (*os.File, error) {
+func (m *mounter) mountContext(o snapshotMount) (*os.File, error) {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, mountError("fsopen", fd, err)
@@ -208,7 +199,7 @@ func mountError(what string, fd int, err error) error {
 // a place to mount it, and its options must fit into a page: a thread of its
 // own gets a mount namespace nobody sees and a working directory from which the
 // paths are short.
-func (m *mounter) mountPath(o overlayMount) (f *os.File, err error) {
+func (m *mounter) mountPath(o snapshotMount) (f *os.File, err error) {
 	rel := func(path string) string {
 		if r, err := filepath.Rel(m.root, path); err == nil {
 			return r

@@ -38,11 +38,11 @@ func TestMountDetached(t *testing.T) {
 		}
 		one := smallImage(t, s, "one")
 		ways := []bool{true}
-		if !s.mounter.legacy { // a kernel that does not know the new way has only the old
+		if !s.snap.(*overlaySnapshotter).mounter.legacy { // a kernel that does not know the new way has only the old
 			ways = []bool{false, true}
 		}
 		for _, legacy := range ways {
-			s.mounter.legacy = legacy
+			s.snap.(*overlaySnapshotter).mounter.legacy = legacy
 			for name, img := range map[string]*Image{"hundred layers": many, "no layer": none, "one layer": one} {
 				t.Run(fmt.Sprintf("%s/legacy=%v/path=%d", name, legacy, len(root)), func(t *testing.T) {
 					checkMount(t, s, img)

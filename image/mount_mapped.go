@@ -32,17 +32,15 @@ type RootOptions struct {
 // on can, since Linux 5.19: each is mounted mapped, where nobody sees it, and the
 // overlay is made of these.
 func (s *Store) MountRoot(ctx context.Context, key string, opt RootOptions) (f *os.File, err error) {
-	o, err := s.overlayOf(ctx, key)
+	o, err := s.mountOf(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	o.label = opt.Label
-	if opt.Userns == nil {
-		f, err = s.mounter.mount(o)
-	} else {
-		f, err = s.mounter.mountMapped(o, mapping{opt.Userns, int(opt.UID), int(opt.GID)})
+	if opt.Userns != nil {
+		o.ids = &mapping{opt.Userns, int(opt.UID), int(opt.GID)}
 	}
-	if err != nil {
+	if f, err = s.snap.mount(ctx, o); err != nil {
 		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
 	return f, nil
@@ -56,7 +54,7 @@ type mapping struct {
 
 // mountMapped makes the mapped mounts in a mount namespace that ends with its
 // thread; the overlay keeps copies of them.
-func (m *mounter) mountMapped(o overlayMount, ids mapping) (f *os.File, err error) {
+func (m *mounter) mountMapped(o snapshotMount, ids *mapping) (f *os.File, err error) {
 	err = onThread(unix.CLONE_NEWNS, func() error {
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return mountError("make mounts private", -1, err)
@@ -65,7 +63,7 @@ func (m *mounter) mountMapped(o overlayMount, ids mapping) (f *os.File, err erro
 		if err := unix.Mount("berth-layers", at, "tmpfs", 0, "mode=700"); err != nil {
 			return mountError("places for layers", -1, err)
 		}
-		mapped := overlayMount{volatile: o.volatile, label: o.label}
+		mapped := snapshotMount{volatile: o.volatile, label: o.label}
 		for i, dir := range o.lower {
 			place := filepath.Join(at, strconv.Itoa(i))
 			if err := mountIDs(dir, place, ids.userns); err != nil {
@@ -96,12 +94,7 @@ func mountIDs(dir, place string, userns *os.File) error {
 		return &os.PathError{Op: "open_tree", Path: dir, Err: err}
 	}
 	defer unix.Close(fd)
-	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())})
-	if errors.Is(err, unix.EINVAL) {
-		err = errdefs.WithHint(errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("map ids of %s: %w", dir, err)),
-			"the file system of the image store must know idmapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)")
-	}
-	if err != nil {
+	if err := mapIDs(fd, dir, userns); err != nil {
 		return err
 	}
 	if err := os.Mkdir(place, 0o700); err != nil {
@@ -111,6 +104,16 @@ func mountIDs(dir, place string, userns *os.File) error {
 		return &os.PathError{Op: "move_mount", Path: place, Err: err}
 	}
 	return nil
+}
+
+// mapIDs maps the ids of a mount that is attached nowhere.
+func mapIDs(fd int, dir string, userns *os.File) error {
+	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())})
+	if errors.Is(err, unix.EINVAL) {
+		err = errdefs.WithHint(errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("map ids of %s: %w", dir, err)),
+			"the file system of the image store must know idmapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3)")
+	}
+	return err
 }
 
 // becomeOwner makes the calling thread, which ends soon, own the files it makes

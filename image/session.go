@@ -58,9 +58,13 @@ func (c *session) drop() {
 	c.s.held.Lock()
 	defer c.s.held.Unlock()
 	for _, name := range pins {
-		if c.s.pins[name]--; c.s.pins[name] <= 0 {
-			delete(c.s.pins, name)
-		}
+		c.s.unpinLocked(name)
+	}
+}
+
+func (s *Store) unpinLocked(name string) {
+	if s.pins[name]--; s.pins[name] <= 0 {
+		delete(s.pins, name)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -65,30 +66,49 @@ func (s *Store) prepare(ctx context.Context, key string, rec snapshotRecord) (er
 	if !snapshotKey.MatchString(key) {
 		return errdefs.As(errdefs.ErrInvalid, errors.New("not a plain name"))
 	}
+	lower, err := s.reserve(ctx, key, rec.Chain)
+	if err != nil {
+		return err
+	}
+	// Filling the directory may take long: no lock is held, the layers are pinned.
+	err = makeSnapshot(filepath.Join(s.root, "containers"), key, rec, func(upper string) error {
+		return s.snap.prepare(ctx, snapshotMount{lower: lower, upper: upper})
+	})
+	s.held.Lock()
+	defer s.held.Unlock()
+	s.unpinLocked(rec.Chain.String())
+	if err == nil {
+		s.containers[key] = rec
+	}
+	return err
+}
+
+// reserve checks that the key is free and pins the layers, which it returns.
+func (s *Store) reserve(ctx context.Context, key string, chain digest.Digest) ([]string, error) {
 	s.held.Lock()
 	defer s.held.Unlock()
 	if _, ok := s.containers[key]; ok {
-		return errdefs.As(errdefs.ErrConflict, errors.New("it exists"))
+		return nil, errdefs.As(errdefs.ErrConflict, errors.New("it exists"))
 	}
-	if _, err := s.lowerDirsLocked(ctx, rec.Chain); err != nil {
-		return err
+	lower, err := s.lowerDirsLocked(ctx, chain)
+	if err == nil {
+		s.pins[chain.String()]++
 	}
-	if err := makeSnapshot(filepath.Join(s.root, "containers"), key, rec); err != nil {
-		return err
-	}
-	s.containers[key] = rec
-	return nil
+	return lower, err
 }
 
 // makeSnapshot makes the directory under a temporary name and renames it: it
 // appears with everything in it or not at all.
-func makeSnapshot(parent, key string, rec snapshotRecord) (err error) {
+func makeSnapshot(parent, key string, rec snapshotRecord, fill func(upper string) error) (err error) {
 	b, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
 	tmp := filepath.Join(parent, "."+key+".new")
 	if err := os.Mkdir(tmp, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = errdefs.As(errdefs.ErrConflict, errors.New("it is being made"))
+		}
 		return err
 	}
 	defer func() {
@@ -105,6 +125,9 @@ func makeSnapshot(parent, key string, rec snapshotRecord) (err error) {
 		return err
 	}
 	if err := os.Chmod(upper, 0o755); err != nil { // whatever the umask
+		return err
+	}
+	if err := fill(upper); err != nil {
 		return err
 	}
 	if err := unix.Setxattr(tmp, snapshotAttribute, b, 0); err != nil {
@@ -190,11 +213,47 @@ func (s *Store) lowerDirsLocked(ctx context.Context, chain digest.Digest) ([]str
 			}
 			return nil, err
 		}
-		dirs = append(dirs, info.Labels[upperdirLabel])
+		dir, err := s.lowerDir(name, info.Labels[upperdirLabel])
+		if err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, dir)
 		name = info.Parent
 	}
 	s.lowers[chain] = dirs
 	return dirs, nil
+}
+
+// mountedLayer is a layer that is seen through a mount.
+type mountedLayer struct {
+	path  string
+	mount io.Closer
+}
+
+// lowerDir is where a layer's files are seen. The caller holds s.held.
+func (s *Store) lowerDir(name, dir string) (string, error) {
+	if m, ok := s.mounted[name]; ok {
+		return m.path, nil
+	}
+	path, mount, err := s.snap.lower(dir)
+	if err != nil {
+		return "", fmt.Errorf("layer %s: %w", name, err)
+	}
+	if mount != nil {
+		s.mounted[name] = mountedLayer{path, mount}
+	}
+	return path, nil
+}
+
+// unmountLayer lets go of a layer that is removed. Mounts of containers keep
+// what they stand on.
+func (s *Store) unmountLayer(name string) error {
+	m, ok := s.mounted[name]
+	if !ok {
+		return nil
+	}
+	delete(s.mounted, name)
+	return m.mount.Close()
 }
 
 // loadContainers reads the records of the container directories and removes

@@ -42,7 +42,10 @@ func (s *Store) Changes(ctx context.Context, key string) ([]Change, error) {
 	if err != nil {
 		return nil, fmt.Errorf("changes of snapshot %s: %w", key, err)
 	}
-	root, err := s.mounter.mount(overlayMount{lower: lower})
+	if _, copied := s.snap.(*nativeSnapshotter); copied {
+		return copiedChanges(ctx, lower, s.upperDir(key))
+	}
+	root, err := s.snap.mount(ctx, snapshotMount{lower: lower})
 	if err != nil {
 		return nil, fmt.Errorf("changes of snapshot %s: %w", key, err)
 	}

@@ -57,6 +57,10 @@ type Options struct {
 	MaxLayerSize int64
 	// MaxLayerFiles bounds how many files a layer may have; zero means 4 million.
 	MaxLayerFiles int64
+	// Snapshotter is how layers are kept and stacked: overlayfs, erofs or native.
+	// "" means the one the store was made with, else overlayfs, else, where that
+	// does not work, native. See [Store.Snapshotter].
+	Snapshotter string
 	// Users tells who uses an image; Remove and Prune ask it, and hold no lock
 	// meanwhile. Nil means nobody.
 	Users func(id digest.Digest) []User
@@ -96,9 +100,11 @@ type Store struct {
 	pins       map[string]int
 	containers map[string]snapshotRecord
 	lowers     map[digest.Digest][]string
+	mounted    map[string]mountedLayer // layers that are seen through a mount
 	sessions   int
 
-	mounter mounter // settled by Open
+	snap     snapshotter // settled by Open
+	snapName string
 }
 
 // Open opens the store below opts.Root, making it when it is missing. It
@@ -130,8 +136,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 	}
 	s := &Store{
 		root: root, opts: opts, log: opts.Log,
-		mounter: mounter{root: root},
-		pins:    map[string]int{}, containers: map[string]snapshotRecord{}, lowers: map[digest.Digest][]string{},
+		pins: map[string]int{}, mounted: map[string]mountedLayer{}, containers: map[string]snapshotRecord{}, lowers: map[digest.Digest][]string{},
 	}
 	defer func() {
 		if err != nil {
@@ -167,13 +172,13 @@ func (s *Store) openParts() (err error) {
 	if err := s.initLayers(quiet(context.Background())); err != nil {
 		return err
 	}
-	if err := s.mounter.probe(); err != nil {
-		return err
-	}
 	s.janitor = newJanitor(s.root, s.layers, s.log)
 	s.journal = newJournal(s.root, s.janitor)
 	s.downloads = newDownloads(s.root)
 	s.extracting = semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0)))
+	if err := s.chooseSnapshotter(quiet(context.Background())); err != nil {
+		return err
+	}
 	s.catalogue, err = openCatalogue(filepath.Join(s.root, "images.json"))
 	return err
 }
@@ -220,6 +225,9 @@ func (s *Store) Close() error {
 	var errs []error
 	if s.janitor != nil {
 		s.janitor.close()
+	}
+	for name := range s.mounted {
+		errs = append(errs, s.unmountLayer(name))
 	}
 	if s.layers != nil {
 		errs = append(errs, s.layers.Close())

@@ -150,6 +150,9 @@ func (u *unpacking) unpack(ctx context.Context, i int, below <-chan struct{}) (e
 		return err
 	}
 	fault.Here(fault.LayerExtracted)
+	if err := s.snap.seal(ctx, info.Labels[upperdirLabel]); err != nil {
+		return err
+	}
 	if err := s.journal.add(l.ChainID); err != nil {
 		return err
 	}

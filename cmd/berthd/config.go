@@ -314,6 +314,7 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		InsecureRegistries: c.InsecureRegistries,
 		MaxLayerSize:       layerSize,
 		MaxLayerFiles:      c.Image.MaxLayerFiles,
+		Snapshotter:        c.Image.Snapshotter,
 		RegistryDirs:       c.RegistryDirs,
 		LogDriver:          c.LogDriver,
 		LogOptions:         c.LogOptions,
