@@ -46,6 +46,19 @@ func applyChange(config *dockerspec.DockerOCIImageConfig, word, args string) err
 		check, err := healthcheck(args)
 		config.Healthcheck = check
 		return err
+	case "ONBUILD":
+		word, _, _ := strings.Cut(args, " ")
+		switch strings.ToUpper(word) {
+		case "ONBUILD", "FROM", "MAINTAINER": // they would make no sense later
+			return fmt.Errorf("%q cannot be a trigger", word)
+		}
+		config.OnBuild = append(config.OnBuild, args)
+	case "SHELL":
+		shell := execForm(args)
+		if len(shell) == 0 {
+			return errors.New("it wants a JSON list")
+		}
+		config.Shell = shell
 	case "LABEL":
 		if config.Labels == nil {
 			config.Labels = map[string]string{}
@@ -75,8 +88,7 @@ func applyChange(config *dockerspec.DockerOCIImageConfig, word, args string) err
 
 // command reads the exec form (a JSON list) or wraps the shell form.
 func command(args string, shell []string) []string {
-	var exec []string
-	if json.Unmarshal([]byte(args), &exec) == nil {
+	if exec := execForm(args); exec != nil {
 		return exec
 	}
 	if len(shell) == 0 {
@@ -129,11 +141,19 @@ func healthcheck(args string) (*dockerspec.HealthcheckConfig, error) {
 
 // list reads a JSON list or words.
 func list(args string) []string {
-	var exec []string
-	if json.Unmarshal([]byte(args), &exec) == nil {
+	if exec := execForm(args); exec != nil {
 		return exec
 	}
 	return strings.Fields(args)
+}
+
+// execForm reads a JSON list of words; nil is none.
+func execForm(args string) []string {
+	var exec []string
+	if json.Unmarshal([]byte(args), &exec) != nil {
+		return nil
+	}
+	return exec
 }
 
 func setEnv(env []string, key, value string) []string {
