@@ -23,6 +23,7 @@
 //	images.json              the images: target manifest, names, sizes
 //	content/                 containerd's local content store
 //	layers/                  containerd's overlay snapshotter: unpacked layers only
+//	snapshotter              how they are kept and stacked, see snapshotter.go
 //	containers/KEY/          upper and work directory of one container; which
 //	                         layers it stands on is in an extended attribute
 //	unsynced.json            layers not known to be on the disk yet
