@@ -139,6 +139,10 @@ cp index.html web:/srv/`
 		return `volume ls`
 	case "network ls":
 		return `network ls --filter driver=bridge`
+	case "system ops":
+		return `system ops`
+	case "system cancel":
+		return `system cancel 3`
 	case "network prune":
 		return `network prune -f`
 	case "network inspect":
