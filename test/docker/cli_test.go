@@ -465,12 +465,12 @@ func testSystem(t *testing.T, d *daemon) {
 // them.
 func testVolumes(t *testing.T, d *daemon) {
 	expect(t, "volumes", d.ok(t, "volume", "ls", "-q"), "")
-	expect(t, "volume create", d.ok(t, "volume", "create", "--label", "a=b", "v"), "v")
-	d.ok(t, "run", "--rm", "--network", "none", "-v", "v:/v", "busybox", "sh", "-c", "echo kept > /v/f")
-	expect(t, "content", d.ok(t, "run", "--rm", "--network", "none", "--mount", "type=volume,src=v,dst=/v,readonly", "busybox", "cat", "/v/f"), "kept")
-	expect(t, "volume ls", d.ok(t, "volume", "ls", "--filter", "label=a", "--format", "{{.Driver}} {{.Name}} {{.Labels}}"), "local v a=b")
-	user := d.run(t, "--volumes-from", d.run(t, "-v", "v:/v", "busybox", "sleep", "1000"), "busybox", "sleep", "1000")
-	d.fails(t, 1, "volume is in use", "volume", "rm", "v")
+	expect(t, "volume create", d.ok(t, "volume", "create", "--label", "a=b", "vol"), "vol")
+	d.ok(t, "run", "--rm", "--network", "none", "-v", "vol:/v", "busybox", "sh", "-c", "echo kept > /v/f")
+	expect(t, "content", d.ok(t, "run", "--rm", "--network", "none", "--mount", "type=volume,src=vol,dst=/v,readonly", "busybox", "cat", "/v/f"), "kept")
+	expect(t, "volume ls", d.ok(t, "volume", "ls", "--filter", "label=a", "--format", "{{.Driver}} {{.Name}} {{.Labels}}"), "local vol a=b")
+	user := d.run(t, "--volumes-from", d.run(t, "-v", "vol:/v", "busybox", "sleep", "1000"), "busybox", "sleep", "1000")
+	d.fails(t, 1, "volume is in use", "volume", "rm", "vol")
 	expect(t, "inherited", d.ok(t, "exec", user, "cat", "/v/f"), "kept")
 	d.ok(t, "rm", "-f", user)
 	if df := d.ok(t, "system", "df", "-v"); !strings.Contains(df, "Local Volumes space usage") {
