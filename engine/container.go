@@ -100,13 +100,6 @@ func (c *ctr) unlock() {
 	<-c.act
 }
 
-// interrupt ends who only reads the container, so that it can be removed.
-func (c *ctr) interrupt() {
-	if op := c.holder.Load(); op != nil && op.yields.Load() {
-		op.cancel(errYielded)
-	}
-}
-
 // gone says that the container has been removed.
 func (c *ctr) gone() bool {
 	c.mu.Lock()

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -34,8 +33,6 @@ type Operation struct {
 	// hangs up.
 	own    context.Context
 	cancel context.CancelCauseFunc
-	// yields says that it only reads, and is cancelled by who removes what it reads.
-	yields atomic.Bool
 	// inner is what the work waits for, client what the answer does.
 	inner, client atomic.Pointer[wait]
 }
@@ -133,9 +130,6 @@ func (e *cancelledError) Error() string {
 }
 
 func (e *cancelledError) Unwrap() error { return errdefs.ErrConflict }
-
-// errYielded ends an operation that reads what is removed.
-var errYielded = errdefs.As(errdefs.ErrConflict, errors.New("the container is being removed"))
 
 // Cancelled is why the operation was told to end, nil when it was not.
 func (op *Operation) Cancelled() error {

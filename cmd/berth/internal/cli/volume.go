@@ -58,7 +58,7 @@ func newVolumeCreate(a *app) *cobra.Command {
 	fs.StringVarP(&req.Driver, "driver", "d", "local", "Specify volume driver name")
 	fs.StringVar(&req.Name, "name", "", "Specify volume name")
 	fs.Lookup("name").Hidden = true
-	fs.VarP(&opts, "opt", "o", "Set driver specific options: type, device and o, as mount(8) has them, and size")
+	fs.VarP(&opts, "opt", "o", "Set driver specific options: type, device and o, as mount(8) has them")
 	fs.Var(&labels, "label", "Set metadata for a volume")
 	cmd.ValidArgsFunction = noCompletion
 	return cmd
