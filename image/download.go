@@ -50,11 +50,12 @@ type download struct {
 	path  string
 	file  *os.File
 
-	users  int // guarded by owner.mu
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the transfer has ended
-	closed chan struct{} // closed when the last user has left
-	synced error         // of writing it to the disk; valid once ended
+	users   int  // guarded by owner.mu
+	useless bool // what is there is not kept; guarded by owner.mu
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the transfer has ended
+	closed  chan struct{} // closed when the last user has left
+	synced  error         // of writing it to the disk; valid once ended
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -147,12 +148,24 @@ func (d *download) leave() {
 	close(d.closed)
 }
 
+// discard has what is there removed at the end: on a full disk it takes room that
+// the next attempt needs.
+func (d *download) discard() {
+	d.owner.mu.Lock()
+	defer d.owner.mu.Unlock()
+	d.useless = true
+}
+
 // forget takes a download that is over off the list.
 func (ds *downloads) forget(d *download) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	if ds.now[d.desc.Digest] == d {
-		delete(ds.now, d.desc.Digest)
+	if ds.now[d.desc.Digest] != d {
+		return // another has begun
+	}
+	delete(ds.now, d.desc.Digest)
+	if d.useless {
+		_ = os.Remove(d.path) // the store may have it
 	}
 }
 

@@ -19,13 +19,13 @@ import (
 
 // layers fetches all layers, some at once, and unpacks each while it arrives.
 // The blobs become the store's when all is well.
-func (p *pull) layers(ctx context.Context, d *draft) error {
+func (p *pull) layers(ctx context.Context, d *draft) (err error) {
 	source := &blobSource{client: p.client, named: p.remote.named}
 	slots := semaphore.NewWeighted(int64(p.s.opts.MaxDownloads))
 	arrivals := make([]*arrival, len(d.layers))
 	defer func() {
 		for _, a := range arrivals {
-			a.leave()
+			a.leave(isDiskFull(err))
 		}
 	}()
 	for _, l := range d.layers {
@@ -134,12 +134,16 @@ func (p *pull) arrive(ctx context.Context, desc ocispec.Descriptor, source sourc
 	return a, err
 }
 
-// leave gives up what was joined; it may be called on nil.
-func (a *arrival) leave() {
+// leave gives up what was joined, and what is there of it when there is no room for
+// the rest; it may be called on nil.
+func (a *arrival) leave(full bool) {
 	if a == nil {
 		return
 	}
 	if d := a.current(); d != nil {
+		if full {
+			d.discard()
+		}
 		d.leave()
 	}
 }
