@@ -136,16 +136,16 @@ func (e *Engine) unmountStill(c *ctr) {
 // coherent. The caller holds act.
 func (e *Engine) rootForStart(ctx context.Context, c *ctr, u *userns) (*os.File, error) {
 	c.mu.Lock()
-	s := c.still
+	s, rec := c.still, c.rec // the network is prepared beside this, and changes c.rec
 	if s != nil {
 		s.users++
 	}
 	c.mu.Unlock()
 	if s == nil {
-		return e.mountRoot(ctx, c.rec, u)
+		return e.mountRoot(ctx, rec, u)
 	}
 	defer e.closeStill(c, s)
-	if _, label := c.rec.Labels.shown(); u != nil || label != "" { // its mount is another kind than the copier's
+	if _, label := rec.Labels.shown(); u != nil || label != "" { // its mount is another kind than the copier's
 		return nil, errdefs.WithHint(conflictf("files of container %s are being copied", short(c.id)), "start it when that has ended")
 	}
 	return s.copyRoot()
