@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,6 +132,8 @@ func (r *rig) start(t *testing.T) {
 	r.gone = gone
 	go func() { defer close(gone); _ = cmd.Wait() }() // how it ends is the test's affair
 	if err := r.awaitEngine(); err != nil {
+		_ = cmd.Process.Signal(syscall.SIGQUIT) // its log then says what it waits for
+		<-gone
 		t.Fatalf("start berthd: %v", err)
 	}
 	var err error
@@ -154,6 +157,9 @@ func (r *rig) awaitEngine() error {
 			continue
 		}
 		pid, err := peer(r.path("run/berth.sock"))
+		if err != nil {
+			fmt.Fprintln(r.log, "READY, but:", err)
+		}
 		if err == nil && pid == r.cmd.Process.Pid {
 			return nil
 		}
@@ -283,7 +289,7 @@ func (r *rig) showLog(t *testing.T) {
 	}
 	for _, name := range []string{"log", "run/keeper.log"} {
 		if text, err := os.ReadFile(r.path(name)); err == nil {
-			t.Logf("%s:\n%s", name, text[max(0, len(text)-6000):])
+			t.Logf("%s:\n%s", name, text[max(0, len(text)-40000):])
 		}
 	}
 }
