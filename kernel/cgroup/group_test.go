@@ -300,7 +300,8 @@ func TestMemoryLimitKillsAndTells(t *testing.T) {
 	if s.Memory.Limit != 32<<20 || s.Memory.OOMKills != 1 {
 		t.Errorf("memory: %+v", s.Memory)
 	}
-	if b, err := g.Balance(); err != nil || b.OOMKills != 1 || b.MemoryPeak < 16<<20 || b.MemoryPeak > 32<<20 || b.CPU == 0 {
+	// A process that is being killed may take a little more than the limit.
+	if b, err := g.Balance(); err != nil || b.OOMKills != 1 || b.MemoryPeak < 16<<20 || b.MemoryPeak > 33<<20 || b.CPU == 0 {
 		t.Errorf("balance: %+v, %v", b, err)
 	}
 	if g.Mode() == Unified && s.Memory.Failures == 0 { // Linux 6.18 does not count them on v1
