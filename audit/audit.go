@@ -16,3 +16,11 @@ type Finding struct {
 	// and removes nothing that a user has made. Nil: only a person can mend it.
 	Repair func(context.Context) (did string, err error)
 }
+
+// Findings are collected by those who look.
+type Findings []Finding
+
+// Add adds one; its arguments are [Finding]'s fields.
+func (fs *Findings) Add(object, problem, remedy string, repair func(context.Context) (did string, err error)) {
+	*fs = append(*fs, Finding{Object: object, Problem: problem, Remedy: remedy, Repair: repair})
+}

@@ -115,9 +115,5 @@ func (e *Engine) holdsNetwork(id string) bool {
 // auditor collects findings.
 type auditor struct {
 	e     *Engine
-	found []audit.Finding
-}
-
-func (a *auditor) add(object, problem, remedy string, repair func(context.Context) (string, error)) {
-	a.found = append(a.found, audit.Finding{Object: object, Problem: problem, Remedy: remedy, Repair: repair})
+	found audit.Findings
 }

@@ -76,18 +76,18 @@ func (x *containerAudit) state(st keeper.Status, there bool) {
 	status, runs := x.rec.State.Status, there && !st.Exited
 	switch {
 	case status == stateCreating || status == stateStarting || status == stateRemoving:
-		x.add(x.object, fmt.Sprintf("it was left half done: %s", status), "finish it or undo it", settle)
+		x.found.Add(x.object, fmt.Sprintf("it was left half done: %s", status), "finish it or undo it", settle)
 	case status == stateDead:
-		x.add(x.object, "its removal has failed: "+x.rec.State.Error, "remove it again", settle)
+		x.found.Add(x.object, "its removal has failed: "+x.rec.State.Error, "remove it again", settle)
 	case x.rec.State.active() && !there:
-		x.add(x.object, fmt.Sprintf("it is %s by its record, and the keeper knows no process of it", status),
+		x.found.Add(x.object, fmt.Sprintf("it is %s by its record, and the keeper knows no process of it", status),
 			fmt.Sprintf("note that it has ended, with exit code %d", keeper.ExitCodeLost), settle)
 	case x.rec.State.active() && !runs && !x.c.owed:
-		x.add(x.object, "it has ended and the record does not say so", "note its exit", settle)
+		x.found.Add(x.object, "it has ended and the record does not say so", "note its exit", settle)
 	case x.rec.State.active() && runs && x.rec.State.Pid != st.Pid:
-		x.add(x.object, fmt.Sprintf("its record says process %d, the keeper %d", x.rec.State.Pid, st.Pid), "note the right one", settle)
+		x.found.Add(x.object, fmt.Sprintf("its record says process %d, the keeper %d", x.rec.State.Pid, st.Pid), "note the right one", settle)
 	case !x.rec.State.active() && runs:
-		x.add(x.object, fmt.Sprintf("process %d runs, and the record says %s", st.Pid, status), "kill the process", settle)
+		x.found.Add(x.object, fmt.Sprintf("process %d runs, and the record says %s", st.Pid, status), "kill the process", settle)
 	}
 }
 
@@ -114,7 +114,7 @@ func (e *Engine) settle(ctx context.Context, c *ctr) (string, error) {
 func (x *containerAudit) running(st keeper.Status) {
 	g, err := cgroup.Load(x.e.cgroupPath(x.rec))
 	if err != nil {
-		x.add(x.object, "its cgroup "+x.e.cgroupPath(x.rec)+" is gone: it has no limits", "restart the container", nil)
+		x.found.Add(x.object, "its cgroup "+x.e.cgroupPath(x.rec)+" is gone: it has no limits", "restart the container", nil)
 	} else {
 		defer g.Close()
 		frozen, err := g.Frozen()
@@ -123,7 +123,7 @@ func (x *containerAudit) running(st keeper.Status) {
 			if paused {
 				problem = "it is paused by its record, and runs"
 			}
-			x.add(x.object, problem, "note what is", func(ctx context.Context) (string, error) { return x.e.settle(ctx, x.c) })
+			x.found.Add(x.object, problem, "note what is", func(ctx context.Context) (string, error) { return x.e.settle(ctx, x.c) })
 		}
 	}
 	if !x.rec.HostConfig.NetworkMode.IsBridge() {
@@ -131,10 +131,10 @@ func (x *containerAudit) running(st keeper.Status) {
 	}
 	n, err := x.e.nets.Inspect("")
 	if _, has := n.Containers[x.c.id]; err == nil && !has {
-		x.add(x.object, "it has no address on its network", "restart the container", nil)
+		x.found.Add(x.object, "it has no address on its network", "restart the container", nil)
 	}
 	if !x.e.nets.Pinned(x.c.id, st.Pid) {
-		x.add(x.object, "its network namespace is not pinned at "+x.e.netnsPath(x.c.id), "pin it again", func(ctx context.Context) (string, error) {
+		x.found.Add(x.object, "its network namespace is not pinned at "+x.e.netnsPath(x.c.id), "pin it again", func(ctx context.Context) (string, error) {
 			if err := x.c.lock(ctx); err != nil {
 				return "", err
 			}
@@ -155,7 +155,7 @@ func (x *containerAudit) ended() {
 		return // gone, as it should be
 	}
 	g.Close()
-	x.add(x.object, "it does not run and its cgroup "+path+" is still there", "kill what is in it and remove it",
+	x.found.Add(x.object, "it does not run and its cgroup "+path+" is still there", "kill what is in it and remove it",
 		func(ctx context.Context) (string, error) {
 			if err := x.c.lock(ctx); err != nil {
 				return "", err
@@ -194,7 +194,7 @@ func (x *containerAudit) files() {
 	if err != nil {
 		problem = fmt.Sprintf("its record cannot be read: %v", err)
 	}
-	x.add(x.object, problem, "write it again", func(ctx context.Context) (string, error) {
+	x.found.Add(x.object, problem, "write it again", func(ctx context.Context) (string, error) {
 		if err := x.c.lock(ctx); err != nil {
 			return "", err
 		}
@@ -219,7 +219,7 @@ func sameRecord(a, b *record) bool {
 // disk looks for the writable layer, the volumes and the sources of binds.
 func (x *containerAudit) disk(ctx context.Context) {
 	if problem := x.e.images.SnapshotProblem(ctx, x.c.id); problem != "" && x.rec.State.Status != stateRemoving {
-		x.add(x.object, "its writable layer "+problem, "remove the container; what it had changed is lost", nil)
+		x.found.Add(x.object, "its writable layer "+problem, "remove the container; what it had changed is lost", nil)
 	}
 	for i := range x.rec.Mounts {
 		m := &x.rec.Mounts[i]
@@ -228,12 +228,12 @@ func (x *containerAudit) disk(ctx context.Context) {
 		}
 		problem := fmt.Sprintf("what it mounts at %s is gone: %s", m.Destination, m.Source)
 		if m.Type == mount.TypeVolume && strings.HasPrefix(m.Source, x.e.volumesDir()+"/") {
-			x.add(x.object, problem, "make an empty volume in its place", func(context.Context) (string, error) {
+			x.found.Add(x.object, problem, "make an empty volume in its place", func(context.Context) (string, error) {
 				return "made an empty volume; what was in it is lost", os.MkdirAll(m.Source, 0o755)
 			})
 			continue
 		}
-		x.add(x.object, problem, "put it back, or remove the container", nil)
+		x.found.Add(x.object, problem, "put it back, or remove the container", nil)
 	}
 }
 
@@ -249,9 +249,9 @@ func (x *containerAudit) shm() {
 	}
 	switch active := x.rec.State.active(); {
 	case active && !mounted:
-		x.add(x.object, "its shared memory is not mounted at "+dir+": other containers cannot join it", "restart the container", nil)
+		x.found.Add(x.object, "its shared memory is not mounted at "+dir+": other containers cannot join it", "restart the container", nil)
 	case !active && exists(dir):
-		x.add(x.object, "it does not run and its shared memory is still at "+dir, "unmount it", func(ctx context.Context) (string, error) {
+		x.found.Add(x.object, "it does not run and its shared memory is still at "+dir, "unmount it", func(ctx context.Context) (string, error) {
 			if err := x.c.lock(ctx); err != nil {
 				return "", err
 			}
@@ -280,7 +280,7 @@ func (x *containerAudit) execs(ctx context.Context, client *keeper.Client) error
 		if err == nil && !st.Exited {
 			continue
 		}
-		x.add(x.object, fmt.Sprintf("its exec %s is running by its record, and is not", short(id)), "note that it has ended",
+		x.found.Add(x.object, fmt.Sprintf("its exec %s is running by its record, and is not", short(id)), "note that it has ended",
 			func(ctx context.Context) (string, error) {
 				st, err := client.Status(ctx, x.c.id, id)
 				if errors.Is(err, errdefs.ErrNotFound) {

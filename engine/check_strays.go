@@ -29,7 +29,7 @@ func (a *auditor) strayProcesses(ctx context.Context) error {
 		if a.e.known(st.ContainerID) || st.Exited {
 			continue
 		}
-		a.add(fmt.Sprintf("process %d", st.Pid), fmt.Sprintf("the keeper runs it for container %s, which does not exist", short(st.ContainerID)),
+		a.found.Add(fmt.Sprintf("process %d", st.Pid), fmt.Sprintf("the keeper runs it for container %s, which does not exist", short(st.ContainerID)),
 			"kill it", func(ctx context.Context) (string, error) {
 				return "killed it", a.e.keeper.signal(ctx, st.ContainerID, st.ExecID, syscall.SIGKILL)
 			})
@@ -61,7 +61,7 @@ func (a *auditor) strayCgroups() error {
 			continue
 		}
 		path := parent + "/" + name
-		a.add("cgroup "+path, "it belongs to no container", "kill what is in it and remove it", func(context.Context) (string, error) {
+		a.found.Add("cgroup "+path, "it belongs to no container", "kill what is in it and remove it", func(context.Context) (string, error) {
 			if a.e.known(name) {
 				return "left it alone: it has an owner now", nil
 			}
@@ -85,17 +85,17 @@ func (a *auditor) strayDirs() error {
 		_, err := loadRecord(dir)
 		switch {
 		case strings.HasSuffix(name, doomedSuffix), idRule.MatchString(name) && errors.Is(err, os.ErrNotExist):
-			a.add("directory "+dir, "it is what is left of a container that was removed", "remove it", func(ctx context.Context) (string, error) {
+			a.found.Add("directory "+dir, "it is what is left of a container that was removed", "remove it", func(ctx context.Context) (string, error) {
 				if a.e.known(name) {
 					return "left it alone: it has an owner now", nil
 				}
 				return "removed it", a.e.removeDoomed(ctx, dir)
 			})
 		case strings.HasSuffix(name, damagedSuffix):
-			a.add("directory "+dir, "the record of the container in it cannot be read; its writable layer was kept",
+			a.found.Add("directory "+dir, "the record of the container in it cannot be read; its writable layer was kept",
 				"look whether its files are still wanted, and delete the directory", nil)
 		default:
-			a.add("directory "+dir, "it is no container that the engine knows", "restart the engine to take it over, or delete it", nil)
+			a.found.Add("directory "+dir, "it is no container that the engine knows", "restart the engine to take it over, or delete it", nil)
 		}
 	}
 	return nil
@@ -115,7 +115,7 @@ func (a *auditor) strayShm() error {
 		if a.e.known(id) {
 			continue
 		}
-		a.add("mount "+a.e.shmDir(id), "it is the shared memory of a container that is gone", "unmount it",
+		a.found.Add("mount "+a.e.shmDir(id), "it is the shared memory of a container that is gone", "unmount it",
 			func(context.Context) (string, error) { return "unmounted it", a.e.removeShm(id) })
 	}
 	return nil

@@ -35,11 +35,7 @@ func (s *Store) Audit(ctx context.Context, owned func(key string) bool) ([]audit
 type auditor struct {
 	s     *Store
 	owned func(key string) bool
-	found []audit.Finding
-}
-
-func (a *auditor) add(object, problem, remedy string, repair func(context.Context) (string, error)) {
-	a.found = append(a.found, audit.Finding{Object: object, Problem: problem, Remedy: remedy, Repair: repair})
+	found audit.Findings
 }
 
 // list compares images.json with the list in memory.
@@ -55,7 +51,7 @@ func (a *auditor) list() error {
 	if err == nil && string(got) == string(want) || errors.Is(err, fs.ErrNotExist) && len(c.now.Images) == 0 {
 		return nil
 	}
-	a.add("file "+c.path, "it is not the list of images that the engine holds", "write it again", func(context.Context) (string, error) {
+	a.found.Add("file "+c.path, "it is not the list of images that the engine holds", "write it again", func(context.Context) (string, error) {
 		return "wrote it", c.update(func(*catalogueState) error { return nil })
 	})
 	return nil
@@ -89,9 +85,9 @@ func (a *auditor) blobs(object string, id digest.Digest, rec imageRecord) {
 		info, err := os.Stat(filepath.Join(a.s.root, "content", "blobs", d.Algorithm().String(), d.Encoded()))
 		switch {
 		case err != nil:
-			a.add(object, fmt.Sprintf("its blob %s is missing", d), "remove the image and pull or load it again", nil)
+			a.found.Add(object, fmt.Sprintf("its blob %s is missing", d), "remove the image and pull or load it again", nil)
 		case want > 0 && info.Size() != want:
-			a.add(object, fmt.Sprintf("its blob %s has %d bytes, it should have %d", d, info.Size(), want),
+			a.found.Add(object, fmt.Sprintf("its blob %s has %d bytes, it should have %d", d, info.Size(), want),
 				"remove the image and pull or load it again", nil)
 		}
 	}
@@ -107,7 +103,7 @@ func (a *auditor) layers(ctx context.Context, object string, id digest.Digest, r
 		if problem == "" {
 			continue
 		}
-		a.add(object, fmt.Sprintf("its unpacked layer %s is %s", l.ChainID, problem), "unpack it again from its blob",
+		a.found.Add(object, fmt.Sprintf("its unpacked layer %s is %s", l.ChainID, problem), "unpack it again from its blob",
 			func(ctx context.Context) (string, error) {
 				return "unpacked the layer again; restart containers that run on it", a.s.unpackAgain(quiet(ctx), id, l.ChainID)
 			})
@@ -167,10 +163,10 @@ func (a *auditor) containers() error {
 		_, err := a.s.snapshot(key)
 		switch {
 		case err != nil:
-			a.add("directory "+path, "it says nothing of the layers it stands on, and no container uses it",
+			a.found.Add("directory "+path, "it says nothing of the layers it stands on, and no container uses it",
 				"look whether its files are still wanted, and delete it", nil)
 		case !a.owned(key):
-			a.add("directory "+path, "it is the writable layer of no container", "remove it", func(ctx context.Context) (string, error) {
+			a.found.Add("directory "+path, "it is the writable layer of no container", "remove it", func(ctx context.Context) (string, error) {
 				if a.owned(key) {
 					return "left it alone: it has an owner now", nil
 				}
@@ -214,7 +210,7 @@ func (a *auditor) garbage(ctx context.Context) error {
 	if err != nil || blobs+layers == 0 {
 		return err
 	}
-	a.add("image store", fmt.Sprintf("%d blobs and %d layers belong to no image", blobs, layers), "remove them",
+	a.found.Add("image store", fmt.Sprintf("%d blobs and %d layers belong to no image", blobs, layers), "remove them",
 		func(ctx context.Context) (string, error) { return "removed them", a.s.collect(quiet(ctx)) })
 	return nil
 }

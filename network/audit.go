@@ -38,11 +38,7 @@ func (s *Store) Audit(alive func(id string) bool) ([]audit.Finding, error) {
 type auditor struct {
 	s     *Store
 	alive func(id string) bool
-	found []audit.Finding
-}
-
-func (a *auditor) add(object, problem, remedy string, repair func(context.Context) (string, error)) {
-	a.found = append(a.found, audit.Finding{Object: object, Problem: problem, Remedy: remedy, Repair: repair})
+	found audit.Findings
 }
 
 // doing makes a repair of an act and what is said of it afterwards.
@@ -55,7 +51,7 @@ func (a *auditor) bridge() error {
 	object := "link " + name
 	link, err := a.s.query.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		a.add(object, "the bridge of network "+Bridge+" is gone", "make it anew and put the containers' links back",
+		a.found.Add(object, "the bridge of network "+Bridge+" is gone", "make it anew and put the containers' links back",
 			doing(func() error { _, err := a.s.healBridge(); return err }, "made the bridge and put the containers' links on it"))
 		return nil
 	}
@@ -64,18 +60,18 @@ func (a *auditor) bridge() error {
 	}
 	remake := doing(a.s.ensureBridge, "gave the bridge its address and set it up")
 	if !isOurBridge(link) {
-		a.add(object, "it is not the bridge that berth made", "delete the link, or configure another bridge name", nil)
+		a.found.Add(object, "it is not the bridge that berth made", "delete the link, or configure another bridge name", nil)
 		return nil
 	}
 	if link.Attrs().RawFlags&unix.IFF_UP == 0 {
-		a.add(object, "the bridge is down", "set it up", remake)
+		a.found.Add(object, "the bridge is down", "set it up", remake)
 	}
 	addrs, err := a.s.query.AddrList(link, unix.AF_INET)
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
 	if !slices.ContainsFunc(addrs, func(x netlink.Addr) bool { return x.IP.String() == a.s.bridge.gateway.String() }) {
-		a.add(object, fmt.Sprintf("the bridge has lost its address %s", a.s.bridge.gateway), "give it the address", remake)
+		a.found.Add(object, fmt.Sprintf("the bridge has lost its address %s", a.s.bridge.gateway), "give it the address", remake)
 	}
 	return nil
 }
@@ -85,7 +81,7 @@ func (a *auditor) forwarding() error {
 	if err != nil || on {
 		return err
 	}
-	a.add("sysctl net.ipv4.ip_forward", "it is off: containers reach neither the outside nor are they reached from it",
+	a.found.Add("sysctl net.ipv4.ip_forward", "it is off: containers reach neither the outside nor are they reached from it",
 		"switch it on", doing(a.s.enableForwarding, "switched it on"))
 	return nil
 }
@@ -110,7 +106,7 @@ func (a *auditor) leases() error {
 	for _, l := range leases {
 		object := "network of container " + l.ContainerID[:min(12, len(l.ContainerID))]
 		if !a.alive(l.ContainerID) {
-			a.add(object, fmt.Sprintf("address %s is held by a container that does not run", l.IP), "give the address back",
+			a.found.Add(object, fmt.Sprintf("address %s is held by a container that does not run", l.IP), "give the address back",
 				func(ctx context.Context) (string, error) {
 					return "gave address and ports back", a.s.Release(ctx, l.ContainerID)
 				})
@@ -119,13 +115,13 @@ func (a *auditor) leases() error {
 		at, there := master[l.HostLink]
 		switch {
 		case !there:
-			a.add(object, "its link "+l.HostLink+" is gone: the container has no network", "restart the container", nil)
+			a.found.Add(object, "its link "+l.HostLink+" is gone: the container has no network", "restart the container", nil)
 		case at != index && index != 0:
-			a.add(object, "its link "+l.HostLink+" is not on the bridge", "put it back",
+			a.found.Add(object, "its link "+l.HostLink+" is not on the bridge", "put it back",
 				doing(func() error { _, err := a.s.reattach(l); return err }, "put the link back on the bridge"))
 		}
 		if !sameFileContent(a.s.leasePath(l.ContainerID), l) {
-			a.add(object, "its lease on disk is not what the engine holds", "write it again",
+			a.found.Add(object, "its lease on disk is not what the engine holds", "write it again",
 				doing(func() error { return a.s.rewriteLease(l) }, "wrote the lease"))
 		}
 	}
@@ -162,7 +158,7 @@ func (a *auditor) files(leases []*lease) error {
 			continue
 		}
 		path := filepath.Join(a.s.opts.RunDir, e.Name())
-		a.add("file "+path, "it is a lease that nobody holds", "remove it", doing(func() error {
+		a.found.Add("file "+path, "it is a lease that nobody holds", "remove it", doing(func() error {
 			if _, held := a.s.lease(id); held {
 				return nil
 			}
@@ -183,7 +179,7 @@ func (a *auditor) links() error {
 		if !isOurPort(l, a.s.bridge.index) || a.s.ownsLink(name) {
 			continue
 		}
-		a.add("link "+name, "it is on the bridge and belongs to no container", "delete it", doing(func() error {
+		a.found.Add("link "+name, "it is on the bridge and belongs to no container", "delete it", doing(func() error {
 			if a.s.ownsLink(name) {
 				return nil
 			}
@@ -211,7 +207,7 @@ func (a *auditor) namespaces() error {
 	if root, err := isMountRoot(a.s.opts.NetnsDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	} else if !root {
-		a.add("directory "+a.s.opts.NetnsDir, "it is no mount of its own: a namespace could outlive its container",
+		a.found.Add("directory "+a.s.opts.NetnsDir, "it is no mount of its own: a namespace could outlive its container",
 			"mount it", doing(func() error { return preparePinDir(a.s.opts.NetnsDir) }, "mounted it"))
 	}
 	entries, err := os.ReadDir(a.s.opts.NetnsDir)
@@ -223,7 +219,7 @@ func (a *auditor) namespaces() error {
 		if a.alive(id) {
 			continue
 		}
-		a.add("network namespace "+filepath.Join(a.s.opts.NetnsDir, id), "it belongs to no running container", "remove its pin",
+		a.found.Add("network namespace "+filepath.Join(a.s.opts.NetnsDir, id), "it belongs to no running container", "remove its pin",
 			doing(func() error {
 				if a.alive(id) {
 					return nil
@@ -278,7 +274,7 @@ func (a *auditor) firewall() error {
 		return s.abandon(c, err)
 	}
 	if problem != "" {
-		a.add("firewall table "+s.opts.BridgeLink, problem, "build the table anew", doing(s.rebuildFirewall, "built the table anew"))
+		a.found.Add("firewall table "+s.opts.BridgeLink, problem, "build the table anew", doing(s.rebuildFirewall, "built the table anew"))
 	}
 	return nil
 }
@@ -358,7 +354,7 @@ func (a *auditor) record() error {
 	if sameFileContent(path, a.s.record) {
 		return nil
 	}
-	a.add("file "+path, "it is not what the engine holds", "write it again",
+	a.found.Add("file "+path, "it is not what the engine holds", "write it again",
 		doing(func() error { return writeJSON(path, a.s.record, true) }, "wrote it"))
 	return nil
 }

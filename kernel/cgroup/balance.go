@@ -21,27 +21,13 @@ type Balance struct {
 // Balance reads it. A group that is gone has nothing to say.
 func (g *Group) Balance() (Balance, error) {
 	var s Balance
-	for _, part := range []struct {
-		controller string
-		v1, v2     func(*branch, *Balance) error
-	}{
+	for _, part := range []figures[Balance]{
 		{"cpuacct", func(b *branch, s *Balance) (err error) { s.CPU, err = b.readUint("cpuacct.usage"); return err }, nil},
 		{"cpu", (*branch).cpuBalance, (*branch).cpuBalance},
 		{"memory", (*branch).memoryBalanceV1, (*branch).memoryBalanceV2},
 		{"pids", (*branch).pidsBalance, (*branch).pidsBalance},
 	} {
-		b := g.branch(part.controller)
-		if b == nil {
-			continue
-		}
-		read := part.v1
-		if b.v2 {
-			read = part.v2
-		}
-		if read == nil {
-			continue
-		}
-		if err := read(b, &s); err != nil && !gone(err) {
+		if err := part.read(g, &s); err != nil && !gone(err) {
 			return s, fmt.Errorf("read balance of cgroup %s: %w", g.path, classify(err))
 		}
 	}

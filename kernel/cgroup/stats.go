@@ -67,10 +67,7 @@ type IOStats struct {
 // group is gone.
 func (g *Group) Stats() (*Stats, error) {
 	s := &Stats{Memory: MemoryStats{Limit: Unlimited}, Pids: PidsStats{Limit: Unlimited}}
-	for _, part := range []struct {
-		controller string
-		v1, v2     func(*branch, *Stats) error
-	}{
+	for _, part := range []figures[Stats]{
 		{"cpuacct", (*branch).cpuUsageV1, nil},
 		{"cpu", (*branch).cpuThrottlingV1, (*branch).cpuStatsV2},
 		{"memory", (*branch).memoryStatsV1, (*branch).memoryStatsV2},
@@ -78,19 +75,33 @@ func (g *Group) Stats() (*Stats, error) {
 		{"blkio", (*branch).ioStatsV1, nil},
 		{"io", nil, (*branch).ioStatsV2},
 	} {
-		b := g.branch(part.controller)
-		if b == nil {
-			continue
-		}
-		read := part.v1
-		if b.v2 {
-			read = part.v2
-		}
-		if err := read(b, s); err != nil {
+		if err := part.read(g, s); err != nil {
 			return nil, fmt.Errorf("read use of cgroup %s: %w", g.path, classify(err))
 		}
 	}
 	return s, nil
+}
+
+// figures are those of one controller: how they are read on v1 and on v2, into a T.
+type figures[T any] struct {
+	controller string
+	v1, v2     func(*branch, *T) error // nil: there are none
+}
+
+// read reads them, if the group has the controller.
+func (f figures[T]) read(g *Group, into *T) error {
+	b := g.branch(f.controller)
+	if b == nil {
+		return nil
+	}
+	read := f.v1
+	if b.v2 {
+		read = f.v2
+	}
+	if read == nil {
+		return nil
+	}
+	return read(b, into)
 }
 
 // optional passes over a file that this kernel, or a v2 cgroup to which the

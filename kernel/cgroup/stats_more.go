@@ -44,27 +44,13 @@ type Stall struct {
 // the group is gone.
 func (g *Group) MoreStats() (*MoreStats, error) {
 	m := &MoreStats{HugeTLB: map[string]MemoryUse{}}
-	for _, part := range []struct {
-		controller string
-		v1, v2     func(*branch, *MoreStats) error
-	}{
+	for _, part := range []figures[MoreStats]{
 		{"cpuacct", (*branch).perCPUV1, nil},
 		{"memory", (*branch).moreMemoryV1, (*branch).moreMemoryV2},
 		{"cpuset", (*branch).cpusetV1, nil},
 		{"hugetlb", (*branch).hugeTLBV1, (*branch).hugeTLBV2},
 	} {
-		b := g.branch(part.controller)
-		if b == nil {
-			continue
-		}
-		read := part.v1
-		if b.v2 {
-			read = part.v2
-		}
-		if read == nil {
-			continue
-		}
-		if err := read(b, m); err != nil {
+		if err := part.read(g, m); err != nil {
 			return nil, fmt.Errorf("read use of cgroup %s: %w", g.path, classify(err))
 		}
 	}

@@ -3,7 +3,6 @@ package typist
 import (
 	"regexp"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/hinshun/vt10x"
@@ -65,24 +64,11 @@ func (p *Typist) Hides(pattern string) {
 
 func (p *Typist) await(want *regexp.Regexp, there bool) {
 	p.t.Helper()
-	late := false
-	timer := time.AfterFunc(patience, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		late = true
-		p.more.Broadcast()
-	})
-	defer timer.Stop()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for {
-		text := strings.Join(p.screen.lines(), "\n")
-		if want.MatchString(text) == there {
-			return
-		}
-		if p.end || late {
-			p.t.Fatalf("the screen does not become %s (%t):\n%s", want, there, text)
-		}
-		p.more.Wait()
+	var text string
+	if !p.until(func() bool {
+		text = strings.Join(p.screen.lines(), "\n")
+		return want.MatchString(text) == there
+	}) {
+		p.t.Fatalf("the screen does not become %s (%t):\n%s", want, there, text)
 	}
 }

@@ -107,6 +107,18 @@ func (p *Typist) Types(text string) {
 // Sees waits until the screen has shown a text.
 func (p *Typist) Sees(text string) {
 	p.t.Helper()
+	var seen string
+	if !p.until(func() bool {
+		seen = p.seen.String()
+		return strings.Contains(seen, text)
+	}) {
+		p.t.Fatalf("the screen never showed %q:\n%s", text, seen)
+	}
+}
+
+// until waits for what is asked under the lock whenever more has come. It is false
+// when the program has ended before, or patience has.
+func (p *Typist) until(holds func() bool) bool {
 	late := false
 	timer := time.AfterFunc(patience, func() {
 		p.mu.Lock()
@@ -117,12 +129,13 @@ func (p *Typist) Sees(text string) {
 	defer timer.Stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !strings.Contains(p.seen.String(), text) {
+	for !holds() {
 		if p.end || late {
-			p.t.Fatalf("the screen never showed %q:\n%s", text, p.seen.String())
+			return false
 		}
 		p.more.Wait()
 	}
+	return true
 }
 
 // Mode is the terminal's mode.
