@@ -122,6 +122,18 @@ func (s *server) serveClient(a *attachment, k key, io *stdio) {
 	s.abandon(k, io)
 }
 
+// sendRest has a client sent what a hand-over kept from it: there may be no more
+// output to send it with. Everybody is parked.
+func (s *server) sendRest(a *attachment) {
+	if len(a.rest) == 0 {
+		return
+	}
+	go s.park.move(func() bool {
+		a.send(nil)
+		return true
+	})
+}
+
 // prepareUpgrade tries the new program, stops everything and writes down what is
 // known. After an error all goes on as before.
 func (s *server) prepareUpgrade(r *request) error {
@@ -201,6 +213,7 @@ func (s *server) setDeadlines(t time.Time) {
 		a.conn.SetDeadline(t)
 		if streams[c.io] = true; t.IsZero() {
 			a.late = false
+			s.sendRest(a)
 		}
 	}
 	for io := range streams {

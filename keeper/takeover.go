@@ -153,6 +153,7 @@ func (s *server) adoptClient(h *handedClient) error {
 			defer s.dismiss(conn)
 			s.serveClient(a, k, io)
 		}()
+		s.sendRest(a)
 	})
 	return nil
 }

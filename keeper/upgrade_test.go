@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-containers/berth/errdefs"
 )
 
@@ -111,6 +113,43 @@ func TestUpgrade(t *testing.T) {
 	if st := h.wait("tty", ""); st.ExitCode != 137 {
 		t.Errorf("killed: %+v", st)
 	}
+}
+
+// TestUpgradeSendsRest upgrades while a client's socket is full: the client gets the
+// frame that was cut, though the process prints nothing more.
+func TestUpgradeSendsRest(t *testing.T) {
+	h := newHarness(t)
+	cat := h.sh("cat", "exec cat")
+	cat.OpenStdin = true
+	typing := h.attach("cat", "", AttachOptions{Stdin: true, Stdout: true, BeforeStart: true})
+	slow := h.attach("cat", "", allOutput)
+	h.start(cat)
+	echo, line := frames(t, typing), strings.Repeat("x", 32<<10)
+	sent := 0
+	for full := false; !full; {
+		_, err := io.WriteString(typing, line)
+		must(t, err)
+		if _, err := io.CopyN(io.Discard, echo, int64(len(line))); err != nil {
+			t.Fatal(err)
+		}
+		sent += len(line)
+		h.upgrade()
+		full = unread(t, slow) < sent
+	}
+	must(t, slow.conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	if n, err := io.CopyN(io.Discard, frames(t, slow), int64(sent)); err != nil {
+		t.Errorf("%d bytes of %d arrived: %v", n, sent, err)
+	}
+}
+
+// unread is how much a client could read without waiting.
+func unread(t *testing.T, s *Stream) (n int) {
+	t.Helper()
+	raw, err := s.conn.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }))
+	must(t, err)
+	return n
 }
 
 // exec executes a shell command with a stdin.
