@@ -24,6 +24,8 @@ import (
 //	start        while created: the fifo that starts it
 //	notify/      the directory of its notify socket, when it has one
 //
+// It is in .deleted/ID/ while its poststop hooks run (retire.go).
+//
 // The directory is locked (flock) during every change.
 
 // Store is the directory of all containers of one runtime root.
@@ -114,25 +116,32 @@ func (s *Store) claim(path string) (*Container, error) {
 
 // lock opens and locks a container's directory. One that was deleted meanwhile
 // is fs.ErrNotExist: another may have its name now.
-func lock(path string) (*Container, error) {
+func lock(path string) (*Container, error) { return lockNow(path, unix.LOCK_EX) }
+
+// lockNow is lock with a flag of flock(2): LOCK_NB does not wait.
+func lockNow(path string, how int) (*Container, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	dir := os.NewFile(uintptr(fd), path)
-	var st unix.Stat_t
-	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	if err == nil {
-		err = unix.Fstat(int(dir.Fd()), &st)
-	}
-	if err == nil && st.Nlink == 0 {
+	c := &Container{dir: os.NewFile(uintptr(fd), path), path: path}
+	err = unix.Flock(int(c.dir.Fd()), how)
+	if err == nil && !c.there() {
 		err = unix.ENOENT
 	}
 	if err != nil {
-		dir.Close()
+		c.Close()
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	return &Container{dir: dir, path: path}, nil
+	return c, nil
+}
+
+// there tells whether the directory still is the one at its path: neither deleted
+// nor retired.
+func (c *Container) there() bool {
+	var held, named unix.Stat_t
+	return unix.Fstat(int(c.dir.Fd()), &held) == nil && unix.Stat(c.path, &named) == nil &&
+		held.Dev == named.Dev && held.Ino == named.Ino
 }
 
 // recorded tells whether the container has a record.

@@ -373,11 +373,7 @@ func (c *Container) relock() error {
 // deleted is the error for a container that somebody has deleted while it was
 // unlocked: its name and its cgroup's path may be another's now.
 func (c *Container) deleted() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(c.dir.Fd()), &st); err != nil {
-		return fmt.Errorf("container %s: %w", c.ID, err)
-	}
-	if st.Nlink == 0 {
+	if !c.there() {
 		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s was deleted meanwhile", c.ID))
 	}
 	return nil

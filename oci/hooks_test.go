@@ -99,6 +99,9 @@ func (h *hooked) gone() {
 	if ids, err := h.store.List(); err != nil || len(ids) > 0 {
 		h.t.Errorf("containers left: %v, %v", ids, err)
 	}
+	if left, err := os.ReadDir(h.store.Root); err != nil || len(left) > 0 {
+		h.t.Errorf("left in the store: %v, %v", left, err)
+	}
 }
 
 // read returns a file a hook wrote, "" when there is none.

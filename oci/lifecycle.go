@@ -358,24 +358,35 @@ func (c *Container) Delete(force bool) error {
 // dismantle kills what runs in the container and removes all traces of it; its
 // record last, so that a second try finds what is left.
 func (c *Container) dismantle() error {
+	var spec *specs.Spec
+	var err error
+	if c.Hooks {
+		spec, err = c.Spec()
+	}
+	if err == nil {
+		err = c.destroy()
+	}
+	store := Store{Root: filepath.Dir(c.path), Warn: c.onWarning}
+	if err == nil && c.Hooks {
+		err = c.retire()
+	}
+	if err != nil {
+		c.Close()
+		return fmt.Errorf("delete container %s: %w", c.ID, err)
+	}
 	if !c.Hooks {
-		return c.remove()
+		return c.Remove()
 	}
-	spec, err := c.Spec()
-	if err == nil {
-		err = c.remove()
-	}
-	if err == nil {
-		c.poststop(spec)
-	}
-	return err
+	err = c.afterlife(spec)
+	_, ferr := store.FinishDelete(c.ID)
+	return errors.Join(err, ferr)
 }
 
-func (c *Container) remove() error {
+// destroy ends the container's processes and removes what was made for them.
+func (c *Container) destroy() error {
 	if !c.hasGroup() {
-		if err := c.endWithout(); err != nil {
-			c.Close()
-			return fmt.Errorf("delete container %s: %w", c.ID, err)
+		if err := c.endWithout(endTime); err != nil {
+			return err
 		}
 	} else {
 		c.killFirst()
@@ -393,17 +404,13 @@ func (c *Container) remove() error {
 			}
 		}
 		if err != nil {
-			c.Close()
-			return fmt.Errorf("delete container %s: %w", c.ID, err)
+			return err
 		}
 	}
 	if c.Resctrl != nil {
-		if err := c.Resctrl.Remove(); err != nil {
-			c.Close()
-			return fmt.Errorf("delete container %s: %w", c.ID, err)
-		}
+		return c.Resctrl.Remove()
 	}
-	return c.Remove()
+	return nil
 }
 
 // killFirst kills the first process, which may not be in the cgroup: on v1 it joins
@@ -425,10 +432,9 @@ func (c *Container) DeleteEnded() error {
 		c.Close()
 		return fmt.Errorf("lock container %s: %w", c.ID, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(c.dir.Fd()), &st); err != nil || st.Nlink == 0 {
+	if !c.there() {
 		c.Close()
-		return err
+		return nil
 	}
 	return c.dismantle()
 }

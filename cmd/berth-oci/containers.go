@@ -96,8 +96,11 @@ func runDelete(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return code, err
 	}
 	c, err := a.store().Open(id)
-	if *force && errors.Is(err, errdefs.ErrNotFound) {
-		return 0, nil
+	if errors.Is(err, errdefs.ErrNotFound) {
+		finished, ferr := a.store().FinishDelete(id)
+		if finished || ferr != nil || *force {
+			return 0, ferr
+		}
 	}
 	if err != nil {
 		return 1, err
