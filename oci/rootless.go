@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -91,9 +92,12 @@ func (c *Container) killAllWithout(sig unix.Signal) error {
 	return c.Kill(sig, false)
 }
 
+// endTime bounds the wait for a killed process, as that for those of a cgroup is.
+const endTime = 5 * time.Second
+
 // endWithout kills the first process of a container without a cgroup, and waits
-// until it has ended.
-func (c *Container) endWithout() error {
+// until it has ended, but not for ever: it may not be able to.
+func (c *Container) endWithout(most time.Duration) error {
 	pidfd, err := c.Pidfd()
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
@@ -105,10 +109,10 @@ func (c *Container) endWithout() error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kill container %s: %w", c.ID, err)
 	}
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, -1)
-		if err != unix.EINTR {
-			return err
-		}
+	ended, err := (&Process{Pid: c.Pid, Pidfd: pidfd}).endsBefore(time.Now().Add(most))
+	if err == nil && !ended {
+		err = errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("process %d was killed, and has not ended after %s", c.Pid, most)),
+			"it may wait for a disk or a network file system: delete the container again when that answers")
 	}
+	return err
 }
