@@ -162,6 +162,30 @@ func newMounts(before, after string) []string {
 	return list
 }
 
+// CRIU does not know Landlock: who restores a container that would have a layer is
+// told so.
+func TestRestoreWarnsOfLandlock(t *testing.T) {
+	needLandlock(t)
+	for _, unprivileged := range []bool{true, false} {
+		var warnings []string
+		store := &Store{Root: t.TempDir(), Warn: func(s string) { warnings = append(warnings, s) }}
+		c, err := store.New("r", t.TempDir(), []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := specFor(rootfs(t), "true")
+		if unprivileged {
+			s.Linux.Seccomp = noMounts()
+		}
+		if _, err := c.Restore(s, Stdio{}, &CheckpointOptions{Images: t.TempDir() + "/none"}); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("got %v", err)
+		}
+		if told := len(warnings) == 1 && strings.Contains(warnings[0], "Landlock"); told != unprivileged {
+			t.Errorf("unprivileged %t: warnings %q", unprivileged, warnings)
+		}
+	}
+}
+
 // A failed restore leaves nothing, and says what CRIU says.
 func TestRestoreErrors(t *testing.T) {
 	needRoot(t)

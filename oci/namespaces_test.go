@@ -277,26 +277,49 @@ func ip(t *testing.T, args ...string) string {
 	return string(out)
 }
 
+// vethPair makes a network device with an address. Its name is this process's alone:
+// tests of other packages have devices too. Where it has moved to a container, whose
+// network namespace the kernel takes apart some time later, it goes with its peer.
+func vethPair(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("bn%d", os.Getpid())
+	peer := name + "p"
+	ip(t, "link", "add", name, "type", "veth", "peer", "name", peer)
+	t.Cleanup(func() {
+		out, err := exec.Command("ip", "link", "del", peer).CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "Cannot find device") { // it may have gone with the container
+			t.Errorf("ip link del %s: %v: %s", peer, err, out)
+		}
+	})
+	ip(t, "addr", "add", "192.0.2.7/24", "dev", name)
+	return name
+}
+
 // TestNetDevices: the device is in the container, under its name there, up, with
 // its addresses, and no longer on the host; and a kernel parameter of it is set.
 func TestNetDevices(t *testing.T) {
 	needRoot(t)
 	root := rootfs(t)
-	for _, c := range []struct{ as, want string }{{"", "berthtest0"}, {"inside", "inside"}, {"eth%d", "eth0"}} {
+	for _, as := range []string{"", "inside", "eth%d"} {
 		for _, user := range []bool{false, true} {
-			t.Run(fmt.Sprintf("as %q, user namespace %t", c.as, user), func(t *testing.T) {
-				ip(t, "link", "add", "berthtest0", "type", "veth", "peer", "name", "berthtest1")
-				t.Cleanup(func() { exec.Command("ip", "link", "del", "berthtest1").Run() })
-				ip(t, "addr", "add", "192.0.2.7/24", "dev", "berthtest0")
-				ip(t, "link", "set", "berthtest0", "mtu", "1400", "up")
-				s := specFor(root, "sh", "-c", "cd /sys/class/net; echo *; cat "+c.want+"/mtu; ip -o addr show dev "+c.want+" | grep -o '192[.][^ ]*'; ip link show "+c.want+" | grep -o 'UP[,>]' | head -1; cat /proc/sys/net/ipv4/conf/"+c.want+"/forwarding")
+			t.Run(fmt.Sprintf("as %q, user namespace %t", as, user), func(t *testing.T) {
+				device := vethPair(t)
+				ip(t, "link", "set", device, "mtu", "1400", "up")
+				name := as
+				switch as {
+				case "":
+					name = device
+				case "eth%d":
+					name = "eth0"
+				}
+				s := specFor(root, "sh", "-c", "cd /sys/class/net; echo *; cat "+name+"/mtu; ip -o addr show dev "+name+" | grep -o '192[.][^ ]*'; ip link show "+name+" | grep -o 'UP[,>]' | head -1; cat /proc/sys/net/ipv4/conf/"+name+"/forwarding")
 				s.Root.Readonly = false
 				if user {
 					userNamespaced(t, s, root)
 				}
-				s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"berthtest0": {Name: c.as}}
-				s.Linux.Sysctl = map[string]string{"net/ipv4/conf/" + c.want + "/forwarding": "1"}
-				want := []string{c.want, "lo", "1400", "192.0.2.7/24", "UP,", "1"}
+				s.Linux.NetDevices = map[string]specs.LinuxNetDevice{device: {Name: as}}
+				s.Linux.Sysctl = map[string]string{"net/ipv4/conf/" + name + "/forwarding": "1"}
+				want := []string{name, "lo", "1400", "192.0.2.7/24", "UP,", "1"}
 				if got := strings.Fields(mustRun(t, s)); strings.Join(got, " ") != strings.Join(want, " ") {
 					t.Errorf("got %q, want %q", got, want)
 				}
@@ -308,13 +331,12 @@ func TestNetDevices(t *testing.T) {
 // TestNetDeviceThatCannotBeMoved: the error names it, and it stays as it was.
 func TestNetDeviceThatCannotBeMoved(t *testing.T) {
 	needRoot(t)
-	ip(t, "link", "add", "berthtest0", "type", "veth", "peer", "name", "berthtest1")
-	t.Cleanup(func() { exec.Command("ip", "link", "del", "berthtest1").Run() })
-	ip(t, "addr", "add", "192.0.2.7/24", "dev", "berthtest0")
-	ip(t, "link", "set", "berthtest0", "up")
+	device := vethPair(t)
+	missing := device + "x"
+	ip(t, "link", "set", device, "up")
 	for _, c := range []struct{ name, as, want string }{
-		{"berthtest0", "lo", "linux.netDevices: berthtest0: the network namespace has a device lo already"},
-		{"berthtest9", "", "linux.netDevices: berthtest9: no network device berthtest9"},
+		{device, "lo", "linux.netDevices: " + device + ": the network namespace has a device lo already"},
+		{missing, "", "linux.netDevices: " + missing + ": no network device " + missing},
 		{"lo", "lo2", "linux.netDevices: lo: move network device to the namespace as lo2: invalid argument"},
 	} {
 		s := specFor(rootfs(t), "true")
@@ -323,7 +345,7 @@ func TestNetDeviceThatCannotBeMoved(t *testing.T) {
 			t.Errorf("got %v, want %s", err, c.want)
 		}
 	}
-	if got := ip(t, "-o", "addr", "show", "dev", "berthtest0"); !strings.Contains(got, "192.0.2.7/24") {
+	if got := ip(t, "-o", "addr", "show", "dev", device); !strings.Contains(got, "192.0.2.7/24") {
 		t.Errorf("the device has changed: %s", got)
 	}
 }

@@ -48,6 +48,9 @@ func (c *Container) restore(spec *specs.Spec, stdio Stdio, o *CheckpointOptions)
 			return nil, fmt.Errorf("restore: %w", unsupported(f.name))
 		}
 	}
+	if err := c.warnOfLandlock(spec); err != nil {
+		return nil, err
+	}
 	g, _, err := c.planCgroup(spec, false)
 	if err != nil {
 		return nil, err
@@ -87,6 +90,29 @@ func (c *Container) restore(spec *specs.Spec, stdio Stdio, o *CheckpointOptions)
 		return nil, o.explain(err, log)
 	}
 	return pr, nil
+}
+
+// warnOfLandlock says so when the container would have a Landlock layer had it not
+// been restored: CRIU does not know them.
+func (c *Container) warnOfLandlock(spec *specs.Spec) error {
+	host, err := thisHost(false)
+	if err != nil || spec.Process == nil {
+		return err
+	}
+	comp := newCompiler(&compileInput{spec: spec, host: host})
+	comp.newUser = hasNamespace(spec.Linux, specs.UserNamespace)
+	sets, err := comp.capabilities(spec.Process)
+	if err != nil {
+		return err
+	}
+	level, err := comp.landlockLevel(spec.Process, sets)
+	if err != nil && !errors.Is(err, errdefs.ErrUnsupported) { // made on another kernel
+		return err
+	}
+	if err != nil || level != landlockOff {
+		c.warn(errors.New("restore: the container runs without the Landlock layer it was created with, which CRIU does not know"))
+	}
+	return nil
 }
 
 func closeAll(files []*os.File) {
