@@ -172,9 +172,9 @@ func TestLoadPlatforms(t *testing.T) {
 		"a manifest, asked in vain":     {l.tar(named(b, name)), "linux/" + mine, ""},
 		"a platform that is none at al": {l.tar(named(b, name)), "///", "invalid"},
 	} {
-		t.Run(title, func(t *testing.T) {
+		bothWays(t, title, test.archive, func(t *testing.T, r io.Reader) {
 			s := openTest(t)
-			loaded, err := s.Load(context.Background(), bytes.NewReader(test.archive), LoadOptions{Platform: test.platform})
+			loaded, err := s.Load(context.Background(), r, LoadOptions{Platform: test.platform})
 			switch test.want {
 			case "":
 				if !errors.Is(err, errdefs.ErrNotFound) || len(left(t, s)) > 0 {
@@ -211,9 +211,9 @@ func TestLoadDockerArchives(t *testing.T) {
 		"links":      {reg("c.json", configJSON), reg("a/layer.tar", string(layer)), symlink("b/layer.tar", "../a/layer.tar"), hardlink("h.tar", "b/layer.tar"), list("b/layer.tar", "h.tar")},
 		"compressed": {reg("c.json", configJSON), reg("a", string(gzipped(t, layer))), list("a", "a")},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, tarOf(t, files...), func(t *testing.T, r io.Reader) {
 			s := openTest(t)
-			loaded, err := s.Load(context.Background(), bytes.NewReader(tarOf(t, files...)), LoadOptions{})
+			loaded, err := s.Load(context.Background(), r, LoadOptions{})
 			if err != nil || len(loaded) != 1 || loaded[0].ID != digest.FromString(configJSON) || !slices.Equal(loaded[0].RepoTags, []string{"x:1", "y:2"}) {
 				t.Errorf("loaded %+v, %v", loaded, err)
 			}
@@ -243,9 +243,9 @@ func TestLoadDockerArchives(t *testing.T) {
 		"too large":       {[]file{reg("manifest.json", strings.Repeat(" ", maxMetadata+1))}, "are too many"},
 		"layer too large": {[]file{reg("big", strings.Repeat("\x00", 2<<20))}, `"big": it unpacks to more than the 1MiB`},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, tarOf(t, test.files...), func(t *testing.T, r io.Reader) {
 			s := openTest(t, func(o *Options) { o.MaxLayerSize = 1 << 20 })
-			_, err := s.Load(context.Background(), bytes.NewReader(tarOf(t, test.files...)), LoadOptions{})
+			_, err := s.Load(context.Background(), r, LoadOptions{})
 			if err == nil || !strings.Contains(err.Error(), test.want) || errdefs.Hint(err) == "" || !errors.Is(err, errdefs.ErrInvalid) && !errors.Is(err, errdefs.ErrUnsupported) {
 				t.Errorf("error %v (%s), want %q", err, errdefs.Hint(err), test.want)
 			}

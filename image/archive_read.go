@@ -11,10 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -38,39 +36,70 @@ type dockerImage struct {
 	Layers   []string
 }
 
-// archiveFiles is an archive whose blobs are in the store.
+// archiveFiles is an archive that was read to its end.
 type archiveFiles struct {
 	c *session
-	// layout, index and docker are the files that say what the blobs are; nil
+	// whole is the archive when it can be read anywhere, else nil.
+	whole *io.SectionReader
+	// layout, index and docker are the files that say what the others are; nil
 	// when there is none.
 	layout, index, docker []byte
-	blobs                 map[string]ocispec.Descriptor // by cleaned name
-	links                 map[string]string             // symbolic and hard links, cleaned
+	files                 map[string]*archiveFile        // by cleaned name
+	links                 map[string]string              // symbolic and hard links, cleaned
+	blobs                 map[digest.Digest]*archiveFile // as far as their digests are known
+	all                   []*archiveFile
+	small                 int64 // bytes that wait in memory
 	count                 int
 }
 
 // readArchiveFiles reads a tar to its end. The order of the files is anybody's:
-// what describes them comes last in some archives, so all are taken in.
-func readArchiveFiles(ctx context.Context, c *session, r io.Reader) (*archiveFiles, error) {
-	a := &archiveFiles{c: c, blobs: map[string]ocispec.Descriptor{}, links: map[string]string{}}
-	tr := tar.NewReader(r)
-	for {
+// what describes them comes last in some archives. The caller closes what it gets.
+func readArchiveFiles(ctx context.Context, c *session, r io.Reader) (_ *archiveFiles, err error) {
+	a := &archiveFiles{c: c, files: map[string]*archiveFile{}, links: map[string]string{}, blobs: map[digest.Digest]*archiveFile{}}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	if a.whole, err = plainFile(r); err != nil {
+		return nil, err
+	}
+	if a.whole != nil {
+		return a, a.read(ctx, a.whole)
+	}
+	plain, err := decompress(contextReader{ctx, r})
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	if err := a.read(ctx, plain); err != nil {
+		return nil, err
+	}
+	// The tar reader stops at the archive's end; the sender has not.
+	_, err = io.Copy(io.Discard, plain)
+	return a, err
+}
+
+// read lists the tar's files.
+func (a *archiveFiles) read(ctx context.Context, r io.Reader) error {
+	for tr := tar.NewReader(r); ; {
 		hdr, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			// The tar reader stops at the archive's end; the sender has not.
-			_, err = io.Copy(io.Discard, r)
-			return a, err
+			return nil
+		}
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
 		if err == nil {
 			err = a.take(ctx, hdr, tr)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
 
-// take brings one file into the store.
+// take lists one file.
 func (a *archiveFiles) take(ctx context.Context, hdr *tar.Header, r io.Reader) (err error) {
 	if a.count++; a.count > maxArchiveFiles {
 		return fmt.Errorf("it has more than %d files", maxArchiveFiles)
@@ -98,43 +127,15 @@ func (a *archiveFiles) take(ctx context.Context, hdr *tar.Header, r io.Reader) (
 	if limit := a.c.s.opts.MaxLayerSize; hdr.Size > limit {
 		return fmt.Errorf("%.100q: %w", name, a.c.s.newLayerLimit().tooLarge())
 	}
-	desc, err := a.blob(ctx, name, hdr.Size, r)
+	f, err := a.file(ctx, name, hdr, r)
 	if err != nil {
 		return fmt.Errorf("%.100q: %w", name, err)
 	}
-	a.blobs[name] = desc
+	a.files[name], a.all = f, append(a.all, f)
+	if f.said != "" {
+		a.blobs[f.said] = f
+	}
 	return nil
-}
-
-// blob stores a file. One whose name says its digest is compared with it, and
-// passed over when the store has it.
-func (a *archiveFiles) blob(ctx context.Context, name string, size int64, r io.Reader) (ocispec.Descriptor, error) {
-	expected, _ := digestOfPath(name)
-	if expected != "" {
-		a.c.pin(expected.String())
-		if info, err := a.c.Info(ctx, expected); err == nil && info.Size == size {
-			return ocispec.Descriptor{Digest: expected, Size: size}, nil
-		}
-	}
-	w, err := content.OpenWriter(ctx, a.c, content.WithRef("tar-"+name))
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer w.Close()
-	n, err := io.Copy(w, r)
-	if err == nil && n != size {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	if got := w.Digest(); expected != "" && got != expected {
-		return ocispec.Descriptor{}, fmt.Errorf("its content is %s", got)
-	}
-	if err := w.Commit(ctx, size, w.Digest()); err != nil && !cerrdefs.IsAlreadyExists(err) {
-		return ocispec.Descriptor{}, err
-	}
-	return ocispec.Descriptor{Digest: w.Digest(), Size: size}, nil
 }
 
 // digestOfPath reads "blobs/sha256/HEX".
@@ -147,12 +148,12 @@ func digestOfPath(name string) (digest.Digest, bool) {
 	return d, d.Validate() == nil && d.Algorithm() == digest.Canonical
 }
 
-// find returns the blob of a name in the archive, through links.
-func (a *archiveFiles) find(name string) (ocispec.Descriptor, error) {
+// find returns the file of a name in the archive, through links.
+func (a *archiveFiles) find(name string) (*archiveFile, error) {
 	at := path.Clean(name)
 	for range 10 {
-		if desc, ok := a.blobs[at]; ok {
-			return desc, nil
+		if f, ok := a.files[at]; ok {
+			return f, nil
 		}
 		next, ok := a.links[at]
 		if !ok {
@@ -160,7 +161,7 @@ func (a *archiveFiles) find(name string) (ocispec.Descriptor, error) {
 		}
 		at = next
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("the archive is incomplete: %.200q is not in it", name)
+	return nil, fmt.Errorf("the archive is incomplete: %.200q is not in it", name)
 }
 
 // manifests lists the manifests and indexes the archive says it has. An OCI
@@ -221,48 +222,91 @@ func (a *archiveFiles) fromDocker(ctx context.Context) ([]ocispec.Descriptor, er
 }
 
 func (a *archiveFiles) dockerManifest(ctx context.Context, img dockerImage) (ocispec.Descriptor, error) {
-	config, err := a.find(img.Config)
+	config, rootfs, err := a.dockerConfig(ctx, img.Config)
 	if err != nil {
 		return config, err
 	}
-	config.MediaType = images.MediaTypeDockerSchema2Config
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: images.MediaTypeDockerSchema2Manifest,
 		Config: config, Layers: []ocispec.Descriptor{},
 	}
-	for _, name := range img.Layers {
-		layer, err := a.find(name)
+	for i, name := range img.Layers {
+		var diffID digest.Digest
+		if i < len(rootfs.DiffIDs) {
+			diffID = rootfs.DiffIDs[i]
+		}
+		layer, err := a.dockerLayer(ctx, name, diffID)
 		if err != nil {
 			return layer, err
-		}
-		if layer.MediaType, err = a.layerType(ctx, layer); err != nil {
-			return layer, fmt.Errorf("%.200q: %w", name, err)
 		}
 		m.Layers = append(m.Layers, layer)
 	}
 	return writeJSON(ctx, a.c, m.MediaType, m)
 }
 
-// layerType looks at the first bytes of a layer: docker-archives hold plain
-// ones, by custom, and compressed ones all the same.
-func (a *archiveFiles) layerType(ctx context.Context, layer ocispec.Descriptor) (string, error) {
-	ra, err := a.c.ReaderAt(ctx, layer)
+// dockerConfig makes an image's config a blob and reads which layers it names.
+func (a *archiveFiles) dockerConfig(ctx context.Context, name string) (desc ocispec.Descriptor, rootfs ocispec.RootFS, err error) {
+	f, err := a.find(name)
 	if err != nil {
-		return "", err
+		return desc, rootfs, err
 	}
-	defer ra.Close()
-	head := make([]byte, 10)
-	n, err := ra.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", err
+	if desc, err = a.describe(ctx, f, ""); err != nil {
+		return desc, rootfs, err
 	}
-	switch compression.DetectCompression(head[:n]) {
+	desc.MediaType = images.MediaTypeDockerSchema2Config
+	b, err := readMetadata(ctx, a, desc)
+	if err != nil {
+		return desc, rootfs, fmt.Errorf("%.200q: %w", name, err)
+	}
+	var config struct{ RootFS ocispec.RootFS }
+	if err := json.Unmarshal(b, &config); err != nil {
+		return desc, rootfs, fmt.Errorf("%.200q: %w", name, err)
+	}
+	return desc, config.RootFS, nil
+}
+
+// dockerLayer describes a layer the config knows by a digest, which is that of
+// the blob when it is not compressed. Docker-archives hold plain ones, by custom,
+// and compressed ones all the same: the first bytes tell.
+func (a *archiveFiles) dockerLayer(ctx context.Context, name string, diffID digest.Digest) (layer ocispec.Descriptor, err error) {
+	f, err := a.find(name)
+	if err != nil {
+		return layer, err
+	}
+	head, err := f.head(ctx)
+	if err != nil {
+		return layer, fmt.Errorf("%.200q: %w", name, err)
+	}
+	mediaType := images.MediaTypeDockerSchema2Layer
+	switch compression.DetectCompression(head) {
 	case compression.Gzip:
-		return images.MediaTypeDockerSchema2LayerGzip, nil
+		mediaType, diffID = images.MediaTypeDockerSchema2LayerGzip, ""
 	case compression.Zstd:
-		return images.MediaTypeDockerSchema2LayerZstd, nil
+		mediaType, diffID = images.MediaTypeDockerSchema2LayerZstd, ""
 	}
-	return images.MediaTypeDockerSchema2Layer, nil
+	if diffID.Validate() != nil || diffID.Algorithm() != digest.Canonical {
+		diffID = ""
+	}
+	layer, err = a.describe(ctx, f, diffID)
+	layer.MediaType = mediaType
+	return layer, err
+}
+
+// describe finds out a file's digest: the one it is said to have, which is compared
+// when it is brought into the store, else by bringing it in.
+func (a *archiveFiles) describe(ctx context.Context, f *archiveFile, said digest.Digest) (ocispec.Descriptor, error) {
+	desc := ocispec.Descriptor{Digest: firstDigest(f.said, said), Size: f.size}
+	if f.got != nil || desc.Digest == "" {
+		in, err := f.bring(ctx, "")
+		if err != nil {
+			return desc, err
+		}
+		desc = in.desc
+	}
+	if a.blobs[desc.Digest] == nil {
+		a.blobs[desc.Digest] = f
+	}
+	return desc, nil
 }
 
 // archived is one image of an archive, with full names.
@@ -334,7 +378,7 @@ func (a *archiveFiles) pick(ctx context.Context, list []ocispec.Descriptor, want
 		if !images.IsIndexType(desc.MediaType) {
 			return desc, nil
 		}
-		if list, err = readIndex(ctx, a.c, desc); err != nil {
+		if list, err = readIndex(ctx, a, desc); err != nil {
 			return desc, err
 		}
 		list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Platform != nil && d.Platform.OS == "unknown" })

@@ -234,9 +234,9 @@ func TestLoadFails(t *testing.T) {
 			return b
 		}), "its content is sha256:"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, tt.b, func(t *testing.T, r io.Reader) {
 			s := openTest(t)
-			_, err := s.Load(context.Background(), bytes.NewReader(tt.b), LoadOptions{})
+			_, err := s.Load(context.Background(), r, LoadOptions{})
 			if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error %v, want %q", err, tt.text)
 			}

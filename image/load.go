@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	cerrdefs "github.com/containerd/errdefs"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -41,27 +43,27 @@ func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded
 			err = fmt.Errorf("load images: %w", s.explain(err))
 		}
 	}()
-	plain, err := decompress(contextReader{ctx, r})
-	if err != nil {
-		return nil, err
-	}
-	defer plain.Close()
 	ctx = quiet(ctx)
 	c := s.begin()
 	defer c.finish(ctx, &err)
-	entries, err := readArchive(ctx, c, plain, opts.Platform)
+	files, err := readArchiveFiles(ctx, c, r)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
+	}
+	defer files.close()
+	entries, err := files.images(ctx, opts.Platform)
+	if err != nil {
+		return nil, damaged(err)
 	}
 	p := newProgress(opts.Progress)
 	var drafts []*draft
 	for _, e := range entries {
-		d, err := readDraft(ctx, c, e.target)
+		d, err := readDraft(ctx, files, e.target)
 		if err == nil {
 			err = d.isFor(opts.Platform)
 		}
-		if err == nil {
-			err = s.unpackAll(ctx, c, d, p)
+		if err == nil && !s.has(d.id) {
+			err = files.unpack(ctx, d, p)
 		}
 		if err != nil {
 			return nil, damaged(err)
@@ -69,14 +71,41 @@ func (s *Store) Load(ctx context.Context, r io.Reader, opts LoadOptions) (loaded
 		drafts = append(drafts, d)
 	}
 	for i, d := range drafts {
-		img, err := s.record(ctx, d, entries[i].names, nil)
+		img, err := s.catalogue.addNames(d.id, entries[i].names, nil)
+		if err == nil && img == nil { // it is new, or was removed meanwhile
+			if err = files.unpack(ctx, d, p); err == nil {
+				img, err = s.record(ctx, d, entries[i].names, nil)
+			}
+		}
 		if err != nil {
-			return nil, err
+			return nil, damaged(err)
 		}
 		loaded = append(loaded, img)
 		announce(p, img, entries[i].names)
 	}
 	return loaded, nil
+}
+
+// has tells whether an image is in the store.
+func (s *Store) has(id digest.Digest) (there bool) {
+	s.catalogue.read(func(st catalogueState, _ map[digest.Digest]*dockerspec.DockerOCIImage) { _, there = st.Images[id] })
+	return there
+}
+
+// unpack brings an image's blobs into the store, those that are not there, and
+// unpacks each while the next one is read. What is there already is not read at
+// all.
+func (a *archiveFiles) unpack(ctx context.Context, d *draft, p *progress) error {
+	u := &unpacking{
+		s: a.c.s, c: a.c, d: d, verified: true,
+		open: func(i int) blob { return a.open(d.descs[i]) },
+		done: func(ctx context.Context, i int, _ bool) error { return a.keep(ctx, d.descs[i]) },
+		progress: func(i int, n int64) {
+			l := d.layers[i]
+			p.count(ProgressEvent{ID: short(l.DiffID), Status: statusLoading, Current: n, Total: l.BlobSize})
+		},
+	}
+	return u.run(ctx)
 }
 
 func announce(p *progress, img *Image, names []string) {
@@ -86,16 +115,6 @@ func announce(p *progress, img *Image, names []string) {
 	if len(names) == 0 {
 		p.send(ProgressEvent{Stream: "Loaded image ID: " + img.ID.String() + "\n"})
 	}
-}
-
-// readArchive brings the archive's blobs into the store and lists its images.
-func readArchive(ctx context.Context, c *session, r io.Reader, platform string) ([]archived, error) {
-	files, err := readArchiveFiles(ctx, c, r)
-	if err != nil {
-		return nil, damaged(err)
-	}
-	list, err := files.images(ctx, platform)
-	return list, damaged(err)
 }
 
 func readIndex(ctx context.Context, blobs content.Provider, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {

@@ -150,7 +150,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 }
 
 func (s *Store) openParts() (err error) {
-	for _, dir := range []string{"", "content", "layers", "containers", "trash", "empty", "mnt", "probe", "downloads"} {
+	for _, dir := range []string{"", "content/ingest", "layers", "containers", "trash", "empty", "mnt", "probe", "downloads"} {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return err
 		}

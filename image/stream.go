@@ -22,7 +22,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) { return decompress(r) }
 // process wherever one is installed; klauspost's reader needs none.
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 1<<16)
-	head, err := b.Peek(10)
+	head, err := b.Peek(headSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
@@ -35,12 +35,25 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 			return nil, err
 		}
 		return d.IOReadCloser(), nil
-	case bytes.HasPrefix(head, []byte("BZh")):
+	case bytes.HasPrefix(head, []byte(bzip2Magic)):
 		return io.NopCloser(bzip2.NewReader(b)), nil
-	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+	case bytes.HasPrefix(head, []byte(xzMagic)):
 		return newXZ(b)
 	}
 	return io.NopCloser(b), nil
+}
+
+// headSize bytes tell how a stream is compressed.
+const (
+	headSize   = 10
+	bzip2Magic = "BZh"
+	xzMagic    = "\xfd7zXZ\x00"
+)
+
+// packed tells whether a stream that begins with head is compressed.
+func packed(head []byte) bool {
+	return compression.DetectCompression(head) != compression.Uncompressed ||
+		bytes.HasPrefix(head, []byte(bzip2Magic)) || bytes.HasPrefix(head, []byte(xzMagic))
 }
 
 // countingReader reports how far it has come.
@@ -63,8 +76,8 @@ type readAhead struct {
 	full, free chan []byte
 	stop       chan struct{}
 	ended      chan struct{}
-	digester   digest.Digester
-	err        error // of the source, valid once full is closed
+	digester   digest.Digester // nil: nobody asks
+	err        error           // of the source, valid once full is closed
 
 	cur, buf []byte
 }
@@ -74,13 +87,16 @@ const (
 	aheadChunks = 8
 )
 
-func newReadAhead(r io.Reader) *readAhead {
+// newReadAhead begins to read; hashed: for the sake of Digest, too.
+func newReadAhead(r io.Reader, hashed bool) *readAhead {
 	a := &readAhead{
-		full:     make(chan []byte, aheadChunks),
-		free:     make(chan []byte, aheadChunks),
-		stop:     make(chan struct{}),
-		ended:    make(chan struct{}),
-		digester: digest.Canonical.Digester(),
+		full:  make(chan []byte, aheadChunks),
+		free:  make(chan []byte, aheadChunks),
+		stop:  make(chan struct{}),
+		ended: make(chan struct{}),
+	}
+	if hashed {
+		a.digester = digest.Canonical.Digester()
 	}
 	for range aheadChunks {
 		a.free <- make([]byte, aheadChunk)
@@ -106,7 +122,9 @@ func (a *readAhead) fill(r io.Reader) {
 			m, err = r.Read(buf[n:aheadChunk])
 			n += m
 		}
-		a.digester.Hash().Write(buf[:n])
+		if a.digester != nil {
+			a.digester.Hash().Write(buf[:n])
+		}
 		a.full <- buf[:n] // never blocks: there are no more buffers than room
 		if err != nil {
 			a.err = err

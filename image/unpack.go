@@ -29,8 +29,10 @@ type unpacking struct {
 	s *Store
 	c *session
 	d *draft
-	// open gives the blob of layer i; nil takes those of the store.
-	open func(i int) blob
+	// open gives the blob of layer i; nil takes those of the store. verified: what
+	// it gives is known to be what its digest says.
+	open     func(i int) blob
+	verified bool
 	// progress is told how many bytes of layer i's blob are done.
 	progress func(i int, n int64)
 	// done is told of each layer that is a snapshot now; already: it was one.
@@ -184,6 +186,9 @@ func (u *unpacking) extract(ctx context.Context, i int, dir string) (*extracted,
 	if u.progress != nil {
 		r = &countingReader{r: raw, report: func(n int64) { u.progress(i, n) }}
 	}
+	if l := u.d.layers[i]; u.verified && l.Digest == l.DiffID {
+		return u.s.extractPlain(ctx, r, dir, l.DiffID)
+	}
 	return u.s.extract(ctx, r, dir)
 }
 
@@ -221,11 +226,23 @@ func (s *Store) extract(ctx context.Context, raw io.Reader, dir string) (*extrac
 		return nil, err
 	}
 	defer plain.Close()
+	return s.extractTar(ctx, plain, dir, "")
+}
+
+// extractPlain is extract for a stream that is not compressed and whose digest has
+// been verified: it is not hashed once more.
+func (s *Store) extractPlain(ctx context.Context, raw io.Reader, dir string, diffID digest.Digest) (*extracted, error) {
+	return s.extractTar(ctx, raw, dir, diffID)
+}
+
+// extractTar writes a plain tar stream into dir and hashes it, unless its diff ID
+// is known.
+func (s *Store) extractTar(ctx context.Context, plain io.Reader, dir string, diffID digest.Digest) (*extracted, error) {
 	limit := s.newLayerLimit()
-	ahead := newReadAhead(limit.reader(plain))
+	ahead := newReadAhead(limit.reader(plain), diffID == "")
 	defer ahead.Close()
-	x := &extracted{dir: dir, marks: &whiteouts{dir: dir}, made: newImplicit()}
-	_, err = archive.Apply(ctx, dir, ahead,
+	x := &extracted{dir: dir, diffID: diffID, marks: &whiteouts{dir: dir}, made: newImplicit()}
+	_, err := archive.Apply(ctx, dir, ahead,
 		archive.WithConvertWhiteout(x.marks.convert),
 		archive.WithFilter(func(hdr *tar.Header) (bool, error) {
 			ok, err := limit.admit(hdr)
@@ -241,7 +258,9 @@ func (s *Store) extract(ctx context.Context, raw io.Reader, dir string) (*extrac
 	if _, err := io.Copy(io.Discard, ahead); err != nil {
 		return nil, err
 	}
-	x.diffID = ahead.Digest()
+	if diffID == "" {
+		x.diffID = ahead.Digest()
+	}
 	return x, ctx.Err()
 }
 
