@@ -112,9 +112,6 @@ func (s *server) info() *Info {
 
 // serveClient carries a client's streams until it is gone.
 func (s *server) serveClient(a *attachment, k key, io *stdio) {
-	s.mu.Lock()
-	s.clients[a] = client{k, io}
-	s.mu.Unlock()
 	s.park.move(func() bool { return a.serve(io) })
 	s.mu.Lock()
 	delete(s.clients, a)

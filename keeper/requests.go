@@ -198,20 +198,32 @@ func (s *server) attach(conn *net.UnixConn, r *request) {
 		a, err = newAttachment(conn, want)
 	}
 	if err == nil {
-		// No output before the answer, and no answer before the client is sure
-		// to get all output.
-		a.mu.Lock()
-		io, err = s.join(r.key(), a)
-		if err == nil {
-			s.reply(conn, &response{})
-		}
-		a.mu.Unlock()
+		io, err = s.admitClient(a, r.key())
 	}
 	if err != nil {
 		s.reply(conn, &response{Failure: newFailure(err)})
 		return
 	}
 	s.serveClient(a, r.key(), io)
+}
+
+// admitClient joins a client to a process's streams and tells it so: no output
+// before the answer, and no answer before it is sure to get all output. It is one
+// act for a hand-over: a client that has its answer is handed over.
+func (s *server) admitClient(a *attachment, k key) (*stdio, error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	io, err := s.join(k, a)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.clients[a] = client{k, io}
+	s.mu.Unlock()
+	s.reply(a.conn, &response{})
+	return io, nil
 }
 
 // join finds the streams for a client, or makes them when the process is still

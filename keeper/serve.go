@@ -210,9 +210,8 @@ func (s *server) run(ctx context.Context, listener *net.UnixListener) error {
 	select {
 	case door = <-s.quit:
 	case <-ctx.Done():
-		s.stopAll()
 		var err error
-		if door, err = s.place.lockDoor(context.WithoutCancel(ctx)); err != nil {
+		if door, err = s.stop(ctx); err != nil {
 			return fmt.Errorf("keeper: %w", err)
 		}
 	}
@@ -235,7 +234,10 @@ func (s *server) accept(listener *net.UnixListener) {
 		}
 		if s.park.isOn() {
 			s.park.awaitOff() // the next keeper takes the connection, or we do
-			continue
+			if err != nil {
+				continue
+			}
+			// This one was taken already, and is ours: there is no next keeper.
 		}
 		if err != nil {
 			// Out of descriptors, most likely. The connection waits in the
@@ -285,9 +287,23 @@ func (s *server) closeConns() {
 	}
 }
 
-// stopAll ends every process: containers do not outlive their keeper.
-func (s *server) stopAll() {
+// stop ends every process and returns the locked door. A keeper that is about to end
+// itself for want of work has locked it already: nobody can lock it twice.
+func (s *server) stop(ctx context.Context) (door *os.File, err error) {
+	if s.stopAll() {
+		return <-s.quit, nil
+	}
+	return s.place.lockDoor(context.WithoutCancel(ctx))
+}
+
+// stopAll ends every process: containers do not outlive their keeper. It tells
+// whether the keeper was ending itself, which has none.
+func (s *server) stopAll() (ending bool) {
 	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return true
+	}
 	s.closing = true
 	var inits []*process
 	for k, p := range s.processes {
@@ -307,4 +323,5 @@ func (s *server) stopAll() {
 	kill := time.AfterFunc(s.options.StopGrace, func() { signalAll(syscall.SIGKILL) })
 	defer kill.Stop()
 	s.unfinished.Wait()
+	return false
 }

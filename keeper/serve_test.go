@@ -475,3 +475,15 @@ func TestStatusWaitsForTheStart(t *testing.T) {
 		}
 	}
 }
+
+// TestStopOfAnEndingKeeper: a keeper that is told to stop while it ends itself for
+// want of work does not wait for the door that it has locked.
+func TestStopOfAnEndingKeeper(t *testing.T) {
+	p := place{t.TempDir()}
+	must(t, p.make())
+	s := &server{place: p, quit: make(chan *os.File, 1), processes: map[key]*process{}}
+	s.endIfIdle()
+	door, err := s.stop(t.Context())
+	must(t, err)
+	must(t, door.Close())
+}

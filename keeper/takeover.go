@@ -148,6 +148,9 @@ func (s *server) adoptClient(h *handedClient) error {
 	k := key{h.ContainerID, h.ExecID}
 	io := s.joinAgain(k, a, h.Waiting)
 	s.admit(conn)
+	s.mu.Lock()
+	s.clients[a] = client{k, io}
+	s.mu.Unlock()
 	s.takenOver = append(s.takenOver, func() {
 		go func() {
 			defer s.dismiss(conn)
