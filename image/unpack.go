@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/pkg/archive"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -217,9 +216,8 @@ type extracted struct {
 
 // extract writes the tar stream raw, which may be compressed, into dir.
 //
-// A layer cannot write outside dir: containerd's extractor resolves every
-// parent directory and link target inside it, and nothing else writes there.
-// What it may bring, and how much of it, is in layer_limit.go.
+// A layer cannot write outside dir: see [extractor]. What it may bring, and how
+// much of it, is in layer_limit.go.
 func (s *Store) extract(ctx context.Context, raw io.Reader, dir string) (*extracted, error) {
 	plain, err := decompress(raw)
 	if err != nil {
@@ -242,15 +240,18 @@ func (s *Store) extractTar(ctx context.Context, plain io.Reader, dir string, dif
 	ahead := newReadAhead(limit.reader(plain), diffID == "")
 	defer ahead.Close()
 	x := &extracted{dir: dir, diffID: diffID, marks: &whiteouts{dir: dir}, made: newImplicit()}
-	_, err := archive.Apply(ctx, dir, ahead,
-		archive.WithConvertWhiteout(x.marks.convert),
-		archive.WithFilter(func(hdr *tar.Header) (bool, error) {
-			ok, err := limit.admit(hdr)
-			if ok && err == nil {
-				x.made.note(hdr)
-			}
-			return ok, err
-		}))
+	files, err := newExtractor(dir, x.marks)
+	if err != nil {
+		return nil, err
+	}
+	defer files.close()
+	err = files.run(ctx, ahead, func(hdr *tar.Header) (bool, error) {
+		ok, err := limit.admit(hdr)
+		if ok && err == nil {
+			x.made.note(hdr)
+		}
+		return ok, err
+	})
 	if err != nil {
 		return nil, malformed(dir, err)
 	}

@@ -39,24 +39,18 @@ type deletion struct {
 	uid, gid int
 }
 
-// convert implements archive.ConvertWhiteout. The path's parent is resolved
-// inside the layer and made.
-func (w *whiteouts) convert(hdr *tar.Header, path string) (write bool, err error) {
-	parent, base := filepath.Split(path)
-	parent = filepath.Clean(parent)
+// add takes a mark, which an archive has as a file base in the directory parent,
+// a name without links; dir is that directory.
+func (w *whiteouts) add(hdr *tar.Header, dir int, parent, base string) error {
 	switch {
-	case base == whiteoutOpaque:
-		if parent == w.dir { // overlayfs does not look for the mark there
-			w.all = true
-			return false, nil
-		}
-		return false, unix.Setxattr(parent, opaqueAttribute, []byte{'y'}, 0)
-	case strings.HasPrefix(base, whiteoutPrefix):
-		rel, err := filepath.Rel(w.dir, filepath.Join(parent, base[len(whiteoutPrefix):]))
-		w.deleted = append(w.deleted, deletion{rel, hdr.Uid, hdr.Gid})
-		return false, err
+	case base != whiteoutOpaque:
+		w.deleted = append(w.deleted, deletion{filepath.Join(parent, base[len(whiteoutPrefix):]), hdr.Uid, hdr.Gid})
+		return nil
+	case parent == "": // overlayfs does not look for the mark there
+		w.all = true
+		return nil
 	}
-	return true, nil
+	return os.NewSyscallError("setxattr "+parent, unix.Fsetxattr(dir, opaqueAttribute, []byte{'y'}, 0))
 }
 
 // ofAufs tells what aufs wrote for itself and nobody else reads.
