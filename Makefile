@@ -73,7 +73,7 @@ clean-host: ## remove all that Berth has on this host, containers and images inc
 
 # What the tests use of Debian: other runtimes and tools to compare with, engines
 # that run with berth-oci, a registry, a compiler for the race detector.
-TEST_PACKAGES = ca-certificates gcc libc6-dev git jq e2fsprogs perl zstd util-linux xz-utils \
+TEST_PACKAGES = ca-certificates gcc libc6-dev git jq e2fsprogs xfsprogs perl zstd util-linux xz-utils \
 	busybox-static mmdebstrap erofs-utils skopeo docker-registry nftables iproute2 runc crun \
 	podman conmon buildah containerd docker.io uidmap catatonit bash-completion zsh fish containernetworking-plugins iptables fuse-overlayfs slirp4netns libseccomp-dev criu
 

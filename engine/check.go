@@ -77,7 +77,7 @@ func (e *Engine) look(ctx context.Context) ([]audit.Finding, error) {
 	nets, neterr := e.nets.Audit(e.holdsNetwork)
 	aside, asideErr := e.setAside()
 	images, imgerr := e.images.Audit(ctx, func(key string) bool { return aside[key] || e.known(key) })
-	found := slices.Concat(a.found, nets, images)
+	found := slices.Concat(a.found, nets, images, e.volumes.Audit())
 	slices.SortStableFunc(found, func(x, y audit.Finding) int {
 		return cmp.Or(cmp.Compare(x.Object, y.Object), cmp.Compare(x.Problem, y.Problem))
 	})

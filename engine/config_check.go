@@ -43,7 +43,6 @@ func refuseHostConfig(hc *container.HostConfig) error {
 	}{
 		{len(hc.Links) > 0, "--link"},
 		{hc.Cgroup != "", "a cgroup shared with another container"},
-		{len(hc.StorageOpt) > 0, "--storage-opt"},
 		{hc.VolumeDriver != "" && hc.VolumeDriver != "local", "--volume-driver " + hc.VolumeDriver},
 		{!hc.Isolation.IsDefault(), fmt.Sprintf("--isolation %s", hc.Isolation)},
 		{!slices.Contains([]string{runtimeName, "runc", "io.containerd.runc.v2"}, hc.Runtime), "--runtime " + hc.Runtime},

@@ -60,6 +60,7 @@ func (e *Engine) defaultHostConfig(req *container.HostConfig) *container.HostCon
 		maps.Copy(merged, hc.LogConfig.Config)
 		hc.LogConfig.Config = merged
 	}
+	hc.StorageOpt = e.storageOptions(hc.StorageOpt)
 	hc.CapAdd, hc.CapDrop = slices.Clone(hc.CapAdd), slices.Clone(hc.CapDrop)
 	return &hc
 }

@@ -253,7 +253,6 @@ func TestUlimitsAreClampedWithWarning(t *testing.T) {
 func TestUnsupportedIsNamed(t *testing.T) {
 	for flag, hc := range map[string]*container.HostConfig{
 		"--link":          {Links: []string{"x"}},
-		"--storage-opt":   {StorageOpt: map[string]string{"size": "1g"}},
 		"--volume-driver": {VolumeDriver: "nfs"},
 		"--runtime":       {Runtime: "kata"},
 	} {

@@ -175,6 +175,9 @@ func (e *Engine) checkHost(rec *record) (warnings []string, err error) {
 			return nil, err
 		}
 	}
+	if err := e.checkStorage(hc); err != nil {
+		return nil, err
+	}
 	if hc.NetworkMode.IsHost() && len(hc.PortBindings) > 0 {
 		warnings = append(warnings, "published ports are discarded when using host network mode")
 	}
@@ -303,11 +306,11 @@ func (e *Engine) makeContainer(ctx context.Context, rec *record, img *image.Imag
 // prepareSnapshot makes the writable layer. What is removed at its end need
 // not survive the host.
 func (e *Engine) prepareSnapshot(ctx context.Context, rec *record, img *image.Image) error {
-	prepare := e.images.Prepare
-	if rec.HostConfig.AutoRemove {
-		prepare = e.images.PrepareVolatile
+	size, err := storageSize(rec.HostConfig.StorageOpt)
+	if err != nil {
+		return err
 	}
-	err := prepare(ctx, rec.ID, img)
+	err = e.images.PrepareWith(ctx, rec.ID, img, image.PrepareOptions{Volatile: rec.HostConfig.AutoRemove, Size: size})
 	fault.Here(fault.CreateSnapshot)
 	return err
 }

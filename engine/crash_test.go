@@ -31,6 +31,9 @@ const dirVar = "BERTH_ENGINE_TEST_DIR"
 // "at work" when the test may begin to think of killing it, and goes on for
 // as long as it lives.
 func beChild(what string) int {
+	if what == "attributes" {
+		return changeAttributes()
+	}
 	e, err := Open(context.Background(), testConfig(os.Getenv(dirVar)))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)

@@ -59,6 +59,9 @@ type Config struct {
 	// Snapshotter is how layers are kept and stacked: overlayfs, erofs or
 	// native. Zero: what the store was made with, else what works here.
 	Snapshotter string
+	// StorageOptions are those of containers that do not say themselves; there is
+	// size, what their files may take. CheckStorage tells whether they are good.
+	StorageOptions map[string]string
 	// RegistryDirs are searched for what is configured about a registry: a
 	// directory with its name that holds hosts.toml or certificates.
 	RegistryDirs []string
@@ -207,6 +210,9 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 		Snapshotter: e.cfg.Snapshotter,
 	})
 	if err != nil {
+		return err
+	}
+	if err := e.checkStorageDefault(); err != nil {
 		return err
 	}
 	if e.volumes, err = volume.Open(volume.Options{Root: e.volumesDir(), Log: e.log}); err != nil {

@@ -22,7 +22,7 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 	h := e.host
 	driver, backing := e.images.Snapshotter()
 	info := &system.Info{
-		ID: e.id, Images: len(images), Driver: driver, DriverStatus: [][2]string{{"Backing Filesystem", backing}, {"driver-type", "io.berth.snapshotter"}},
+		ID: e.id, Images: len(images), Driver: driver, DriverStatus: e.driverStatus(backing),
 		MemoryLimit: h.controllers["memory"], SwapLimit: h.swapLimit, CPUCfsPeriod: h.controllers["cpu"], CPUCfsQuota: h.controllers["cpu"],
 		CPUShares: h.controllers["cpu"], CPUSet: h.controllers["cpuset"], PidsLimit: h.controllers["pids"],
 		OomKillDisable: h.controllers["memory"] && !h.unified, IPv4Forwarding: fileIs("/proc/sys/net/ipv4/ip_forward", '1'),

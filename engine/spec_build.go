@@ -75,8 +75,13 @@ func buildSpec(in *specSources) (*specs.Spec, error) {
 		return nil, err
 	}
 	in.userns.mapSpec(s, in)
-	s.Linux.Seccomp, err = seccompProfile(s, &in.sec, hc.Privileged, in.host)
-	return s, err
+	if s.Linux.Seccomp, err = seccompProfile(s, &in.sec, hc.Privileged, in.host); err != nil {
+		return nil, err
+	}
+	if s.Linux.Seccomp != nil && guarded(in) {
+		guardQuota(s.Linux.Seccomp)
+	}
+	return s, nil
 }
 
 // specProcess makes the init process.

@@ -25,7 +25,7 @@ import (
 func (s *Store) Audit(ctx context.Context, owned func(key string) bool) ([]audit.Finding, error) {
 	a := &auditor{s: s, owned: owned}
 	ctx = quiet(ctx)
-	if err := errors.Join(a.list(), a.images(ctx), a.containers(), a.garbage(ctx)); err != nil {
+	if err := errors.Join(a.list(), a.images(ctx), a.containers(), a.quotas(), a.garbage(ctx)); err != nil {
 		return a.found, fmt.Errorf("check images: %w", err)
 	}
 	return a.found, nil

@@ -51,6 +51,9 @@ func (s *Store) mountOf(ctx context.Context, key string) (o snapshotMount, err e
 	if err != nil {
 		return o, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
+	if err := s.ensureQuota(key, rec.Size); err != nil {
+		return o, err
+	}
 	if rec.Volatile {
 		// The mark by which the kernel refuses to mount a volatile directory
 		// again. It means "after a crash of the host this is not whole", and

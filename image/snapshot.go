@@ -37,6 +37,20 @@ type snapshotRecord struct {
 	Chain digest.Digest `json:"chain"`
 	// Volatile: the data need not survive the host.
 	Volatile bool `json:"volatile,omitempty"`
+	// Size limits the bytes its files may take, 0 does not.
+	Size int64 `json:"size,omitempty"`
+}
+
+// PrepareOptions say what a container's directory is like. The zero value is one
+// that survives the host and may take all there is.
+type PrepareOptions struct {
+	// Volatile is for a container whose files are thrown away with it (`run --rm`):
+	// overlayfs neither honours fsync in it nor writes the file system back when it
+	// is unmounted (see [Store.MountDetached]), which on a busy disk is most of the
+	// time that ending a container takes. After a power loss its content is undefined.
+	Volatile bool
+	// Size limits the bytes its files take on disk; see [Store.QuotaProblem].
+	Size int64
 }
 
 // Prepare makes the writable directory key on top of the image's layers. It
@@ -45,16 +59,18 @@ type snapshotRecord struct {
 // the key exists, ErrNotFound when the image is gone, ErrInvalid for a key that
 // is not a plain name.
 func (s *Store) Prepare(ctx context.Context, key string, img *Image) error {
-	return s.prepare(ctx, key, snapshotRecord{Image: img.ID, Chain: img.ChainID})
+	return s.PrepareWith(ctx, key, img, PrepareOptions{})
 }
 
-// PrepareVolatile is Prepare for a container whose files are thrown away with
-// it (`run --rm`): overlayfs neither honours fsync in it nor writes the file
-// system back when it is unmounted (see [Store.MountDetached]), which on a busy
-// disk is most of the time that ending a container takes. After a power loss its
-// content is undefined.
+// PrepareVolatile is Prepare with the option Volatile.
 func (s *Store) PrepareVolatile(ctx context.Context, key string, img *Image) error {
-	return s.prepare(ctx, key, snapshotRecord{Image: img.ID, Chain: img.ChainID, Volatile: true})
+	return s.PrepareWith(ctx, key, img, PrepareOptions{Volatile: true})
+}
+
+// PrepareWith is Prepare with options. A Size that cannot be had is an
+// errdefs.ErrUnsupported.
+func (s *Store) PrepareWith(ctx context.Context, key string, img *Image, opt PrepareOptions) error {
+	return s.prepare(ctx, key, snapshotRecord{Image: img.ID, Chain: img.ChainID, Volatile: opt.Volatile, Size: opt.Size})
 }
 
 func (s *Store) prepare(ctx context.Context, key string, rec snapshotRecord) (err error) {
@@ -71,7 +87,7 @@ func (s *Store) prepare(ctx context.Context, key string, rec snapshotRecord) (er
 		return err
 	}
 	// Filling the directory may take long: no lock is held, the layers are pinned.
-	err = makeSnapshot(filepath.Join(s.root, "containers"), key, rec, func(upper string) error {
+	err = s.makeSnapshot(key, rec, func(upper string) error {
 		return s.snap.prepare(ctx, snapshotMount{lower: lower, upper: upper})
 	})
 	s.held.Lock()
@@ -99,12 +115,12 @@ func (s *Store) reserve(ctx context.Context, key string, chain digest.Digest) ([
 
 // makeSnapshot makes the directory under a temporary name and renames it: it
 // appears with everything in it or not at all.
-func makeSnapshot(parent, key string, rec snapshotRecord, fill func(upper string) error) (err error) {
+func (s *Store) makeSnapshot(key string, rec snapshotRecord, fill func(upper string) error) (err error) {
 	b, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(parent, "."+key+".new")
+	tmp := s.containerDir("." + key + ".new")
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			err = errdefs.As(errdefs.ErrConflict, errors.New("it is being made"))
@@ -113,9 +129,13 @@ func makeSnapshot(parent, key string, rec snapshotRecord, fill func(upper string
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(tmp))
+			err = errors.Join(err, s.releaseQuota(tmp), os.RemoveAll(tmp))
 		}
 	}()
+	// Before anything is in it: what is made there is of its project from the start.
+	if err := s.claimQuota(tmp, rec.Size); err != nil {
+		return err
+	}
 	if err := os.Mkdir(filepath.Join(tmp, "work"), 0o700); err != nil {
 		return err
 	}
@@ -134,7 +154,7 @@ func makeSnapshot(parent, key string, rec snapshotRecord, fill func(upper string
 		return &os.PathError{Op: "setxattr", Path: tmp, Err: err}
 	}
 	fault.Here(fault.SnapshotMade)
-	err = os.Rename(tmp, filepath.Join(parent, key))
+	err = os.Rename(tmp, s.containerDir(key))
 	fault.Here(fault.SnapshotRenamed)
 	return err
 }
@@ -147,7 +167,11 @@ func (s *Store) RemoveSnapshot(_ context.Context, key string) error {
 	if _, ok := s.containers[key]; !ok {
 		return nil
 	}
-	err := s.janitor.discard(filepath.Join(s.root, "containers", key))
+	// The limit goes first: it would be nobody's once the directory is gone.
+	err := s.releaseQuota(s.containerDir(key))
+	if err == nil {
+		err = s.janitor.discard(s.containerDir(key))
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove snapshot %s: %w", key, err)
 	}
@@ -190,8 +214,8 @@ func (s *Store) snapshot(key string) (snapshotRecord, error) {
 	return rec, nil
 }
 
-func (s *Store) upperDir(key string) string { return filepath.Join(s.root, "containers", key, "upper") }
-func (s *Store) workDir(key string) string  { return filepath.Join(s.root, "containers", key, "work") }
+func (s *Store) upperDir(key string) string { return filepath.Join(s.containerDir(key), "upper") }
+func (s *Store) workDir(key string) string  { return filepath.Join(s.containerDir(key), "work") }
 
 // lowerDirs returns the directories of a chain of layers, the top one first.
 func (s *Store) lowerDirs(ctx context.Context, chain digest.Digest) ([]string, error) {
@@ -267,7 +291,7 @@ func (s *Store) loadContainers() error {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if strings.HasPrefix(e.Name(), ".") {
-			if err := s.janitor.discard(path); err != nil {
+			if err := errors.Join(s.releaseQuota(path), s.janitor.discard(path)); err != nil {
 				return err
 			}
 			continue

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/kernel/quota"
 )
 
 // upperdirLabel is where the overlay snapshotter says a snapshot's directory is.
@@ -105,6 +106,8 @@ type Store struct {
 
 	snap     snapshotter // settled by Open
 	snapName string
+	quota    *quota.FS // nil: noQuota says why there are none
+	noQuota  error
 }
 
 // Open opens the store below opts.Root, making it when it is missing. It
@@ -179,6 +182,7 @@ func (s *Store) openParts() (err error) {
 	if err := s.chooseSnapshotter(quiet(context.Background())); err != nil {
 		return err
 	}
+	s.openQuota()
 	s.catalogue, err = openCatalogue(filepath.Join(s.root, "images.json"))
 	return err
 }
@@ -231,6 +235,9 @@ func (s *Store) Close() error {
 	}
 	if s.layers != nil {
 		errs = append(errs, s.layers.Close())
+	}
+	if s.quota != nil {
+		errs = append(errs, s.quota.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

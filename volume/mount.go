@@ -25,7 +25,7 @@ func (s *Store) Mount(name, user string) (string, error) {
 		return "", err
 	}
 	defer e.mount.Unlock()
-	if err := e.ready(); err != nil {
+	if err := s.ready(e); err != nil {
 		return "", fmt.Errorf("mount volume %s: %w", name, err)
 	}
 	e.users[user] = true
@@ -83,13 +83,14 @@ func (s *Store) find(name string) (*entry, error) {
 	return e, nil
 }
 
-// ready mounts the volume if it wants that and is not. The caller holds mount.
-func (e *entry) ready() error {
+// ready mounts the volume if it wants that and is not, or sees that its limit is
+// set. The caller holds mount.
+func (s *Store) ready(e *entry) error {
 	if !e.mounts() {
 		if _, err := os.Stat(e.Path); err != nil {
 			return errdefs.WithHint(err, "the volume's directory is gone; remove the volume, or put the directory back")
 		}
-		return nil
+		return s.ensureQuota(e)
 	}
 	mounted, err := isMount(e.Path)
 	if err != nil || mounted {
@@ -161,7 +162,7 @@ func (s *Store) Fill(ctx context.Context, name string, from *os.File) error {
 		return err
 	}
 	defer e.mount.Unlock()
-	if err := e.ready(); err != nil {
+	if err := s.ready(e); err != nil {
 		return fmt.Errorf("mount volume %s: %w", name, err)
 	}
 	err = e.fill(ctx, fmt.Sprintf("/proc/self/fd/%d/.", from.Fd()))

@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/docker/go-units"
 )
 
 // needs are the options of the local driver, with those each does not make
 // sense without.
-var needs = map[string][]string{"type": {"device"}, "device": {"type"}, "o": {"type", "device"}}
+var needs = map[string][]string{"type": {"device"}, "device": {"type"}, "o": {"type", "device"}, "size": nil}
 
 // check refuses what cannot be made.
 func check(opt *CreateOptions) error {
@@ -25,7 +26,7 @@ func check(opt *CreateOptions) error {
 	for name, value := range opt.Options {
 		others, known := needs[name]
 		if !known {
-			return errdefs.WithHint(invalidf("create %s: invalid option: %q", opt.Name, name), "the local driver has type, device and o")
+			return errdefs.WithHint(invalidf("create %s: invalid option: %q", opt.Name, name), "the local driver has type, device, o and size")
 		}
 		for _, other := range others {
 			if opt.Options[other] == "" {
@@ -36,6 +37,9 @@ func check(opt *CreateOptions) error {
 			return invalidf("create %s: option %q has a NUL character", opt.Name, name)
 		}
 	}
+	if err := checkSize(opt); err != nil {
+		return err
+	}
 	if opt.Options["type"] != "cifs" {
 		return nil
 	}
@@ -43,6 +47,36 @@ func check(opt *CreateOptions) error {
 		return errdefs.WithHint(invalidf("create %s: the device of a cifs volume is //HOST/SHARE", opt.Name), "give the port with o=port=N")
 	}
 	return nil
+}
+
+// sizeLeast is the least a volume can be limited to.
+const sizeLeast = 64 << 10
+
+// checkSize checks the option size, which limits what a volume of the store's own
+// file system may take.
+func checkSize(opt *CreateOptions) error {
+	text, given := opt.Options["size"]
+	if !given {
+		return nil
+	}
+	size, err := units.RAMInBytes(text)
+	switch {
+	case err != nil || size < sizeLeast:
+		return errdefs.WithHint(invalidf("create %s: invalid option size=%s", opt.Name, text), "want a size such as 10g, at least 64k")
+	case opt.Options["type"] != "":
+		return errdefs.WithHint(invalidf("create %s: the option size is for volumes that are no file system of their own", opt.Name),
+			"leave out type, device and o; a tmpfs has o=size=N")
+	}
+	return nil
+}
+
+// size is the limit in bytes, 0 is none.
+func (v *Volume) size() int64 {
+	size, err := units.RAMInBytes(v.Options["size"])
+	if err != nil || v.mounts() {
+		return 0
+	}
+	return size
 }
 
 // source is what is mounted: the device and the options, with the server's

@@ -64,16 +64,20 @@ func CheckName(name string) error {
 
 // make makes the directory under a temporary name and renames it. What has a
 // name is somebody's data: its record waits for the disk.
-func (v *Volume) make(root string) (err error) {
-	tmp, err := os.MkdirTemp(root, ".new-")
+func (s *Store) make(v *Volume) (err error) {
+	tmp, err := os.MkdirTemp(s.root, ".new-")
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(tmp))
+			err = errors.Join(err, s.releaseQuota(tmp), os.RemoveAll(tmp))
 		}
 	}()
+	// Before anything is in it: what is made there is of its project from the start.
+	if err := s.claimQuota(tmp, v.size()); err != nil {
+		return err
+	}
 	data := filepath.Join(tmp, dataDir)
 	if err := os.Mkdir(data, 0o755); err != nil {
 		return err
@@ -88,13 +92,13 @@ func (v *Volume) make(root string) (err error) {
 		return err
 	}
 	fault.Here(fault.VolumeMade)
-	if err := os.Rename(tmp, filepath.Join(root, v.Name)); err != nil {
+	if err := os.Rename(tmp, s.dir(v.Name)); err != nil {
 		return err
 	}
 	if v.Anonymous() {
 		return nil
 	}
-	return syncDir(root)
+	return syncDir(s.root)
 }
 
 func writeRecord(path string, v *Volume) error {

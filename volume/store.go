@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
+	"github.com/berth-containers/berth/kernel/quota"
 )
 
 // Options says where a store is.
@@ -33,6 +34,9 @@ type Options struct {
 type Store struct {
 	root string
 	log  *slog.Logger
+	// quota limits volumes; nil: noQuota says why that cannot be.
+	quota   *quota.FS
+	noQuota error
 
 	mu   sync.Mutex
 	byID map[string]*entry // by name
@@ -66,6 +70,7 @@ func Open(opt Options) (*Store, error) {
 	if err := os.MkdirAll(s.root, 0o711); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
+	s.quota, s.noQuota = quota.Open(s.root)
 	list, err := os.ReadDir(s.root)
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
@@ -92,7 +97,7 @@ func newEntry(v *Volume) *entry {
 }
 
 func (s *Store) sweep(dir string) {
-	if err := os.RemoveAll(dir); err != nil {
+	if err := errors.Join(s.releaseQuota(dir), os.RemoveAll(dir)); err != nil {
 		s.log.Error("remove what is left of a volume", "path", dir, "err", err)
 	}
 }
@@ -101,6 +106,9 @@ func (s *Store) sweep(dir string) {
 // mounted: containers use them.
 func (s *Store) Close() error {
 	s.sweeping.Wait()
+	if s.quota != nil {
+		return s.quota.Close()
+	}
 	return nil
 }
 
@@ -112,7 +120,7 @@ type CreateOptions struct {
 	Driver string
 	// Options are those of Docker's local driver: type, device and o are what
 	// mount(8) calls -t, the device and -o. Without them the volume is a plain
-	// directory.
+	// directory, and size limits what its files may take.
 	Options map[string]string
 	Labels  map[string]string
 }
@@ -144,7 +152,7 @@ func (s *Store) create(ctx context.Context, opt CreateOptions, holder string) (_
 			Name: opt.Name, Created: time.Now().UTC(), Labels: maps.Clone(opt.Labels), Options: maps.Clone(opt.Options),
 			Path: filepath.Join(s.root, opt.Name, dataDir),
 		}
-		if err := v.make(s.root); err != nil {
+		if err := s.make(v); err != nil {
 			return Volume{}, false, fmt.Errorf("create volume %s: %w", opt.Name, err)
 		}
 		fault.Here(fault.VolumeRenamed)
@@ -260,6 +268,10 @@ func (s *Store) doom(e *entry) (string, error) {
 	defer e.mount.Unlock()
 	// Never delete through a mount: that would be somebody's files.
 	if err := unmount(e.Path); err != nil {
+		return "", err
+	}
+	// The limit goes first: it would be nobody's once the directory is gone.
+	if err := s.releaseQuota(s.dir(e.Name)); err != nil {
 		return "", err
 	}
 	doomed := filepath.Join(s.root, ".removed-"+e.Name)

@@ -63,6 +63,8 @@ type config struct {
 	// TraceEndpoint is the URL of an OTLP/HTTP receiver of traces. Empty: what
 	// OTEL_EXPORTER_OTLP_ENDPOINT says, else there are none.
 	TraceEndpoint string `toml:"trace-endpoint"`
+	// StorageOptions are for containers that name none.
+	StorageOptions map[string]string `toml:"storage-options"`
 	// LogDriver and LogOptions are for containers that name none.
 	LogDriver  string            `toml:"log-driver"`
 	LogOptions map[string]string `toml:"log-options"`
@@ -180,6 +182,7 @@ func newFlags(cfg *config, help io.Writer) *flags {
 	set.StringVar(&cfg.TraceEndpoint, "trace-endpoint", cfg.TraceEndpoint, "`URL` of an OTLP/HTTP receiver of traces")
 	set.StringVar(&cfg.LogDriver, "log-driver", cfg.LogDriver, "log `driver` of containers that name none: json-file, local, journald, syslog or none")
 	set.StringToStringVar(&cfg.LogOptions, "log-opt", cfg.LogOptions, "`option=value` of the log driver (max-size, max-file, tag, ...)")
+	set.StringToStringVar(&cfg.StorageOptions, "storage-opt", cfg.StorageOptions, "`option=value` of containers' files: size, what they may take")
 	set.BoolVar(&cfg.Init, "init", cfg.Init, "run an init in containers that do not say otherwise")
 	set.StringVar(&cfg.ShmSize, "shm-size", cfg.ShmSize, "`size` of a container's /dev/shm")
 	set.IntVar(&cfg.StopTimeout, "stop-timeout", cfg.StopTimeout, "`seconds` between a container's stop signal and SIGKILL")
@@ -258,6 +261,9 @@ func (c *config) check() error {
 	if err := engine.CheckLog(c.LogDriver, c.LogOptions); err != nil {
 		return fmt.Errorf("log-driver %s: %w", c.LogDriver, err)
 	}
+	if err := engine.CheckStorage(c.StorageOptions); err != nil {
+		return err
+	}
 	if c.BridgeSubnet != "" {
 		if _, err := netip.ParsePrefix(c.BridgeSubnet); err != nil {
 			return fmt.Errorf("bridge-subnet %q: not a subnet in CIDR notation", c.BridgeSubnet)
@@ -318,6 +324,7 @@ func (c *config) engine(version, commit, built string, logger *slog.Logger) engi
 		RegistryDirs:       c.RegistryDirs,
 		LogDriver:          c.LogDriver,
 		LogOptions:         c.LogOptions,
+		StorageOptions:     c.StorageOptions,
 		Init:               c.Init,
 		DefaultShmSize:     shm,
 		StopTimeout:        c.StopTimeout,

@@ -36,7 +36,7 @@ func TestDocumentedDefaults(t *testing.T) {
 	for _, list := range []*[]string{&want.Hosts, &want.InsecureRegistries, &want.Labels} {
 		*list = []string{}
 	}
-	want.LogOptions = map[string]string{}
+	want.LogOptions, want.StorageOptions = map[string]string{}, map[string]string{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("dist/berthd.toml gives\n%+v, the defaults are\n%+v", got, want)
 	}
@@ -73,6 +73,8 @@ log-driver = "local"
 insecure-registries = ["a:1", "b:2"]
 [log-options]
 max-size = "10m"
+[storage-options]
+size = "10g"
 `)
 	cfg, act, err := readConfig([]string{"--config", path, "--log-level=debug", "--insecure-registry", "c:3", "--insecure-registry=d:4"}, io.Discard)
 	if err != nil || act != runDaemon {
@@ -82,6 +84,7 @@ max-size = "10m"
 	want.RunRoot, want.LogLevel, want.StopTimeout = "/run/a", "debug", 3
 	want.InsecureRegistries = []string{"c:3", "d:4"}
 	want.LogOptions = map[string]string{"max-size": "10m"}
+	want.StorageOptions = map[string]string{"size": "10g"}
 	want.LogDriver, want.Init = "local", true
 	want.Hosts = []string{"unix:///run/a/berth.sock"}
 	if !reflect.DeepEqual(cfg, want) {
@@ -105,6 +108,8 @@ func TestBadConfiguration(t *testing.T) {
 		{file: "log-driver = \"gelf\"", want: `unknown log driver "gelf"`},
 		{file: "[log-options]\nmax-sizes = \"1m\"", want: "unknown log opt 'max-sizes' for json-file log driver"},
 		{file: "log-driver = \"syslog\"\n[log-options]\nsyslog-address = \"ftp://x\"", want: `unknown scheme "ftp"`},
+		{file: "[storage-options]\nsize = \"lots\"", want: "invalid storage option size=lots"},
+		{flag: "--storage-opt=sise=1g", want: `unknown storage option "sise"`},
 		{file: "init = 1", want: "line 1"},
 		{file: "[image]\nsnapshotter = \"zfs\"", want: `image.snapshotter "zfs"`},
 		{file: "[image]\nmax-layer-size = \"0\"", want: "image.max-layer-size"},

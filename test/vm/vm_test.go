@@ -34,11 +34,11 @@ func TestOnCgroupV2(t *testing.T) {
 }
 
 // TestEngine runs those of the engine's tests that look at what confines and
-// limits a container, where the kernel has AppArmor and one cgroup tree.
+// limits a container, where the kernel has AppArmor, quotas and one cgroup tree.
 func TestEngine(t *testing.T) {
-	out, err := inVM(t, []string{"engine"}, engineScript)
+	out, err := inVM(t, []string{"engine", "kernel/quota"}, engineScript)
 	passed(t, results(t, out), "engine/TestAppArmorInTheKernel", "engine/TestConfinementInTheKernel", "engine/TestUpdateReachesTheKernel",
-		"engine/TestUserNamespace", "engine/TestUserNamespaceWithNetworkAndVolumes", "engine/TestCDIDevice")
+		"engine/TestUserNamespace", "engine/TestUserNamespaceWithNetworkAndVolumes", "engine/TestCDIDevice", "engine/TestStorageSize", "kernel/quota/TestQuota")
 	if err != nil {
 		t.Errorf("%v\n%s", err, tail(out, 100))
 	}
@@ -127,9 +127,12 @@ exit $rc
 // engineScript runs the engine's tests of confinement.
 const engineScript = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
-cp -r src/engine /var/lib/pkg && bin=$PWD/engine
+cp -r src/engine /var/lib/pkg && bin=$PWD/engine quota=$PWD/kernel_quota rc=0
 echo "== engine"
-cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run "AppArmor|Confinement|UpdateReaches|UserNamespace|CDIDevice"
+cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run "AppArmor|Confinement|UpdateReaches|UserNamespace|CDIDevice|StorageSize$" || rc=1
+echo "== kernel/quota"
+"$quota" -test.v -test.timeout 2m -test.run TestQuota || rc=1
+exit $rc
 `
 
 // seLinuxScript runs the tests that need SELinux: with its policy everything
