@@ -19,7 +19,8 @@ import (
 // Client speaks to a keeper. It is safe for concurrent use. Its methods fail
 // with [errdefs.ErrUnavailable] when the keeper is gone, see [Client.Done];
 // what the keeper itself answers is an [*Error]. A request whose context ends
-// is still carried out; List tells what came of it.
+// is still carried out, and List tells what came of it; a start or an exec is
+// called off.
 type Client struct {
 	place   place
 	info    Info
@@ -45,30 +46,83 @@ func (c *Client) Close() error {
 	return err
 }
 
-// Start starts a container and returns once its program runs.
+// Start starts a container and returns once its program runs. When ctx ends
+// before that, what has been made of it is ended, and the error is ctx's cause.
 func (c *Client) Start(ctx context.Context, r *StartRequest) (Status, error) {
 	var files []*os.File
 	if r.Rootfs != nil {
 		files = append(files, r.Rootfs)
 	}
-	return c.callBody(ctx, opStart, r, files...)
+	return c.launch(ctx, opStart, key{container: r.ID}, r, files...)
 }
 
-// Exec starts another process in a running container.
+// Exec starts another process in a running container; ctx as with Start.
 func (c *Client) Exec(ctx context.Context, r *ExecRequest) (Status, error) {
-	return c.callBody(ctx, opExec, r)
+	return c.launch(ctx, opExec, key{r.ContainerID, r.ExecID}, r)
 }
 
-func (c *Client) callBody(ctx context.Context, op string, body any, files ...*os.File) (Status, error) {
+// answerPatience is how long a keeper is waited for that is to call off a start:
+// longer than it takes for that, unless it stands still.
+const answerPatience = abortPatience + 3*time.Second
+
+// launch has the keeper make a process, and calls that off when ctx ends.
+func (c *Client) launch(ctx context.Context, op string, k key, body any, files ...*os.File) (Status, error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return Status{}, fmt.Errorf("encode %s request: %w", op, err)
 	}
-	return c.callStatus(ctx, &request{Op: op, Body: encoded}, files...)
+	conn, err := c.place.dial(ctx)
+	if err != nil {
+		return Status{}, c.explain(ctx, err)
+	}
+	defer conn.Close()
+	finish := duringAfter(ctx, func() { conn.SetWriteDeadline(longAgo()) })
+	err = writeFrame(conn, &request{Op: op, ID: k.container, ExecID: k.exec, Body: encoded}, files...)
+	finish()
+	if err != nil { // it is not whole, and the keeper does nothing
+		return Status{}, c.explain(ctx, err)
+	}
+	finish = duringAfter(ctx, func() {
+		conn.SetDeadline(time.Now().Add(answerPatience))
+		_ = writeFrame(conn, &request{Op: opAbort}) // who does not read does not answer
+	})
+	answer, err := receive(conn)
+	finish()
+	return statusOf(answer, c.explainAborted(ctx, err))
 }
 
-func (c *Client) callStatus(ctx context.Context, r *request, files ...*os.File) (Status, error) {
-	answer, err := c.call(ctx, r, files...)
+// duringAfter calls f when ctx ends, until finish is called, which waits for f.
+func duringAfter(ctx context.Context, f func()) (finish func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		f()
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
+// explainAborted is explain for a start that may have been called off.
+func (c *Client) explainAborted(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return c.explain(ctx, err)
+	}
+	var answered *Error
+	if errors.As(err, &answered) {
+		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return fmt.Errorf("%w: keeper does not answer", context.Cause(ctx))
+}
+
+func (c *Client) callStatus(ctx context.Context, r *request) (Status, error) {
+	return statusOf(c.call(ctx, r))
+}
+
+// statusOf is an answer's status.
+func statusOf(answer *response, err error) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
@@ -175,8 +229,8 @@ func (c *Client) Attach(ctx context.Context, id, execID string, o AttachOptions)
 }
 
 // call sends a request and receives its answer.
-func (c *Client) call(ctx context.Context, r *request, files ...*os.File) (*response, error) {
-	conn, stop, err := c.send(ctx, r, files...)
+func (c *Client) call(ctx context.Context, r *request) (*response, error) {
+	conn, stop, err := c.send(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -225,6 +279,9 @@ func receive(conn *net.UnixConn) (*response, error) {
 // explain names the cause of an error on a connection: the caller's context, an
 // answer, or a keeper that is gone.
 func (c *Client) explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	var answered *Error
 	if errors.As(err, &answered) {
 		return err

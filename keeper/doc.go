@@ -38,7 +38,10 @@
 // Within a major version operations and fields are only added. An unknown
 // operation is answered with [errdefs.ErrUnsupported].
 //
-// A request is carried out even if its sender dies while it is in progress.
+// A request is carried out even if its sender dies while it is in progress. A
+// start or an exec can be called off: by "abort", a second message on its
+// connection. What has been made is then ended, hooks included; the answer says so,
+// also when the kernel does not let go of the process yet.
 //
 // # Logs
 //

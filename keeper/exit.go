@@ -64,8 +64,7 @@ func (p *process) lose(pidfd *os.File) {
 func (s *server) endContainer(p *process, final *Status) error {
 	// Whoever is being executed in the container is in its cgroup after this,
 	// and nobody is any more: there is no pidfd to enter it by.
-	p.entering.Lock()
-	p.entering.Unlock() //lint:ignore SA2001 it is waited for, nothing else
+	s.awaitEntering(p)
 	for _, e := range s.execs(p.key.container) {
 		// Not running is what it is meant to be.
 		e.signal(syscall.SIGKILL)
@@ -142,8 +141,7 @@ func (s *server) forget(k key) error {
 	if k.exec == "" {
 		// Whoever is being executed in the container is in its cgroup after this,
 		// and nobody is any more: there is no pidfd to enter it by.
-		p.entering.Lock()
-		p.entering.Unlock() //lint:ignore SA2001 it is waited for, nothing else
+		s.awaitEntering(p)
 		for _, e := range s.execs(k.container) {
 			e.markForgotten(true)
 			s.drop(e)

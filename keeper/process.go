@@ -23,6 +23,8 @@ type process struct {
 	cgroup string
 	// poststop tells that there are hooks to run when nothing of it is left.
 	poststop bool
+	// abort gives up its start; nil when an earlier keeper has started it.
+	abort *abort
 	// settled is closed when the process runs or could not be started, done when
 	// it has exited or could not be started.
 	settled, done chan struct{}
@@ -82,13 +84,15 @@ func notFound(k key) error {
 
 // reserve enters a new process into the table. Clients that attached ahead of
 // it become its own.
-func (s *server) reserve(k key) (*process, error) {
+func (s *server) reserve(k key, a *abort) (*process, error) {
 	if err := k.validate(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.processes[k] != nil {
+	if before := s.processes[k]; before != nil && before.abort != nil && before.abort.isOn() {
+		return nil, errHeld(k)
+	} else if before != nil {
 		return nil, fmt.Errorf("%s exists: %w", k, errdefs.ErrConflict)
 	}
 	if s.closing {
@@ -100,7 +104,7 @@ func (s *server) reserve(k key) (*process, error) {
 		io = newStdio(s.bufs, s.log, s.park)
 	}
 	p := &process{
-		key: k, io: io, settled: make(chan struct{}), done: make(chan struct{}),
+		key: k, io: io, abort: a, settled: make(chan struct{}), done: make(chan struct{}),
 		status: Status{ContainerID: k.container, ExecID: k.exec},
 	}
 	s.processes[k] = p

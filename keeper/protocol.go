@@ -117,9 +117,11 @@ type AttachOptions struct {
 
 // The operations, as named on the wire.
 const (
-	opHello  = "hello"
-	opStart  = "start"
-	opExec   = "exec"
+	opHello = "hello"
+	opStart = "start"
+	opExec  = "exec"
+	// opAbort, on the connection of a start or exec, calls it off.
+	opAbort  = "abort"
 	opSignal = "signal"
 	opResize = "resize"
 	opAttach = "attach"

@@ -76,6 +76,8 @@ func (s *server) dispatch(conn *net.UnixConn, r *request, files []*os.File) {
 		s.events(conn)
 	case opWait:
 		s.answerExit(conn, r.key())
+	case opStart, opExec:
+		s.answerLaunch(conn, r, files)
 	default:
 		var answer *response
 		err := guard(s.log, "request "+r.Op, func() (err error) {
@@ -94,28 +96,19 @@ func (s *server) dispatch(conn *net.UnixConn, r *request, files []*os.File) {
 
 // reply sends an answer. A client that is gone does not get it and will ask
 // with List what came of its request.
-func (s *server) reply(conn *net.UnixConn, r *response) {
-	if err := writeFrame(conn, r); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, net.ErrClosed) {
+func (s *server) reply(conn *net.UnixConn, r *response) (sent bool) {
+	err := writeFrame(conn, r)
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, net.ErrClosed) {
 		s.log.Warn("answer not sent", "cause", err)
 	}
+	return err == nil
 }
 
 // answer carries out the operations that have one answer at once.
 func (s *server) answer(r *request, files []*os.File) (*response, error) {
 	switch r.Op {
-	case opStart:
-		return s.answerStart(r, files)
 	case opUpgrade:
 		return &response{}, s.prepareUpgrade(r)
-	case opExec:
-		var e ExecRequest
-		if err := decodeBody(r, &e); err != nil {
-			return nil, err
-		}
-		s.gate.RLock()
-		defer s.gate.RUnlock()
-		status, err := s.exec(&e)
-		return &response{Status: &status}, err
 	case opList:
 		return &response{List: s.list()}, nil
 	case opForget:
@@ -128,21 +121,30 @@ func (s *server) answer(r *request, files []*os.File) (*response, error) {
 	return nil, fmt.Errorf("keeper operation %q: %w", r.Op, errdefs.ErrUnsupported)
 }
 
-func (s *server) answerStart(r *request, files []*os.File) (*response, error) {
+func (s *server) answerStart(r *request, files []*os.File, a *abort) (Status, error) {
 	var start StartRequest
 	if err := decodeBody(r, &start); err != nil {
-		return nil, err
+		return Status{}, err
 	}
 	if len(files) > 1 {
-		return nil, fmt.Errorf("start with %d files: %w", len(files), errdefs.ErrInvalid)
+		return Status{}, fmt.Errorf("start with %d files: %w", len(files), errdefs.ErrInvalid)
 	}
 	if len(files) == 1 {
 		start.Rootfs = files[0]
 	}
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	status, err := s.start(&start)
-	return &response{Status: &status}, err
+	return s.start(&start, a)
+}
+
+func (s *server) answerExec(r *request, a *abort) (Status, error) {
+	var e ExecRequest
+	if err := decodeBody(r, &e); err != nil {
+		return Status{}, err
+	}
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return s.exec(&e, a)
 }
 
 // answerProcess carries out what concerns one known process.

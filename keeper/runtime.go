@@ -20,6 +20,8 @@ type Launch struct {
 	Stdio  Stdio
 	// Init gives the command an init.
 	Init bool
+	// Abort becomes readable when the start is to be given up.
+	Abort *os.File
 
 	// For an exec: what to execute, and the container's init.
 	Process   *specs.Process

@@ -34,7 +34,7 @@ func (r *ociRuntime) Start(l *Launch) (*Launched, error) {
 	defer g.Close()
 	made := false
 	request := &oci.StartRequest{
-		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g, Init: l.Init,
+		ID: l.ID, Spec: l.Spec, Bundle: l.Bundle, Rootfs: l.Rootfs, Stdio: oci.Stdio(l.Stdio), Cgroup: g, Init: l.Init, Abort: l.Abort,
 		Prepare: func(*oci.Process) error {
 			err := g.Make(oci.Resources(l.Spec))
 			fault.Here(fault.KeeperCgroup)
@@ -75,7 +75,7 @@ func (r *ociRuntime) Exec(l *Launch) (*Launched, error) {
 	defer g.Close()
 	process, err := r.runner.Exec(&oci.ExecRequest{
 		ID: l.ID, Bundle: l.Bundle, InitPid: l.InitPid, InitPidfd: l.InitPidfd, Spec: l.Spec, Process: l.Process,
-		Cgroup: g, Stdio: oci.Stdio(l.Stdio),
+		Cgroup: g, Stdio: oci.Stdio(l.Stdio), Abort: l.Abort,
 	})
 	if err != nil {
 		return nil, err

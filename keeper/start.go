@@ -15,8 +15,9 @@ import (
 	"github.com/berth-containers/berth/fault"
 )
 
-// start starts a container. It goes to its end whatever becomes of the client.
-func (s *server) start(r *StartRequest) (Status, error) {
+// start starts a container. It goes to its end whatever becomes of the client,
+// unless it is called off.
+func (s *server) start(r *StartRequest, a *abort) (Status, error) {
 	if r.Spec == nil || r.Spec.Process == nil || r.Spec.Linux == nil {
 		return Status{}, fmt.Errorf("spec has no process or no linux section: %w", errdefs.ErrInvalid)
 	}
@@ -27,7 +28,7 @@ func (s *server) start(r *StartRequest) (Status, error) {
 	if err := checkCgroup(r.Spec.Linux.CgroupsPath); err != nil {
 		return Status{}, err
 	}
-	p, err := s.reserve(key{container: r.ID})
+	p, err := s.reserve(key{container: r.ID}, a)
 	if err != nil {
 		return Status{}, err
 	}
@@ -55,7 +56,7 @@ func (s *server) start(r *StartRequest) (Status, error) {
 }
 
 // exec starts another process in a running container.
-func (s *server) exec(r *ExecRequest) (Status, error) {
+func (s *server) exec(r *ExecRequest, a *abort) (Status, error) {
 	if r.Process == nil || r.ExecID == "" {
 		return Status{}, fmt.Errorf("exec has no process or no id: %w", errdefs.ErrInvalid)
 	}
@@ -63,7 +64,7 @@ func (s *server) exec(r *ExecRequest) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	p, err := s.reserve(key{r.ContainerID, r.ExecID})
+	p, err := s.reserve(key{r.ContainerID, r.ExecID}, a)
 	if err != nil {
 		return Status{}, err
 	}
@@ -126,7 +127,7 @@ func (s *server) launchProcess(p *process, c stdioConfig, l *Launch, run func(*L
 		return Status{}, err
 	}
 	defer child.close()
-	l.Stdio = child
+	l.Stdio, l.Abort = child, p.abort.file
 	launched, err := s.makeProcess(l, run)
 	if err != nil {
 		return Status{}, err

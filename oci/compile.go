@@ -35,6 +35,7 @@ type Plan struct {
 	terminal   bool                            // it sends a terminal's master
 	listener   *listener                       // it hands over a seccomp listener; nil: it does not
 	trace      *Trace                          // nil: none is taken
+	abort      *os.File                        // see StartRequest
 
 	initialCPUs string // where it runs until it is in its cgroup, "" for anywhere
 }

@@ -126,6 +126,7 @@ type hookRun struct {
 	state  specs.State // with the process's id on the host
 	group  *cgroup.Group
 	init   *os.File // the container's first process, nil when it has ended
+	abort  *os.File // see StartRequest
 }
 
 // run runs the hooks of the kinds [from, to) in their order, up to the first
@@ -169,12 +170,13 @@ func (h *hookRun) execute(k *hookKind, hook *specs.Hook, out *os.File) error {
 	if err != nil {
 		return err
 	}
+	plan.abort = h.abort
 	pr, err := h.runner.launch(plan, Stdio{In: in, Out: out, Err: out}, nil, launchHooks{})
 	if err != nil {
 		return err
 	}
 	defer pr.Close()
-	return pr.endWithin(hook.Timeout)
+	return pr.endWithin(hook.Timeout, h.abort)
 }
 
 // stdin is a file with the container's state. A memory file, not a pipe: it
@@ -232,10 +234,14 @@ func (h *hookRun) plan(k *hookKind, hook *specs.Hook) (*Plan, error) {
 }
 
 // endWithin waits for the process and tells how it failed; with a timeout, in
-// seconds, it is killed when that has passed.
-func (pr *Process) endWithin(timeout *int) error {
-	if timeout != nil {
-		ended, err := pr.endsBefore(time.Now().Add(time.Duration(*timeout) * time.Second))
+// seconds, it is killed when that has passed, and when it is to be given up.
+func (pr *Process) endWithin(timeout *int, abort *os.File) error {
+	if timeout != nil || abort != nil {
+		var deadline time.Time
+		if timeout != nil {
+			deadline = time.Now().Add(time.Duration(*timeout) * time.Second)
+		}
+		ended, err := awaitEvent(pr.Pidfd, unix.POLLIN, abort, deadline)
 		if err != nil {
 			pr.abandon() // unreaped it would keep the container from ending
 			return err
@@ -255,22 +261,6 @@ func (pr *Process) endWithin(timeout *int) error {
 		return fmt.Errorf("exit status %d", ws.ExitStatus())
 	}
 	return nil
-}
-
-// endsBefore tells whether the process ends before the deadline.
-func (pr *Process) endsBefore(deadline time.Time) (bool, error) {
-	for {
-		left := max(time.Until(deadline), 0)
-		fds := []unix.PollFd{{Fd: int32(pr.Pidfd.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int((left+time.Millisecond-1)/time.Millisecond))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return false, fmt.Errorf("wait for process %d: %w", pr.Pid, err)
-		default:
-			return n > 0, nil
-		}
-	}
 }
 
 // memoryFile makes an empty anonymous file.

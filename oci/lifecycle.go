@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -227,7 +228,7 @@ func (c *Container) release() error {
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", c.ID, err)
 	}
-	if err := readersGone(fifo); err != nil {
+	if err := readersGone(fifo, nil); err != nil {
 		return fmt.Errorf("start container %s: %w", c.ID, err)
 	}
 	report, err := p.ReadReport(image)
@@ -254,16 +255,9 @@ func (c *Container) endedBeforeStart() error {
 
 // readersGone waits until the process has let go of the fifo: it ran its
 // command, or ended.
-func readersGone(fifo *os.File) error {
-	for {
-		fds := []unix.PollFd{{Fd: int32(fifo.Fd())}}
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-			return err
-		}
-		if fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
-			return nil
-		}
-	}
+func readersGone(fifo, abort *os.File) error {
+	_, err := awaitEvent(fifo, 0, abort, time.Time{})
+	return err
 }
 
 // startFailed names the failed step: the program is the same when compiled

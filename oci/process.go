@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -159,8 +160,14 @@ func (pr *Process) setUp(sync *os.File, hooks *launchHooks) error {
 		return hooks.midway(pr)
 	})
 	if ferr != nil {
+		if errors.Is(ferr, ErrAborted) {
+			ferr = pr.abortedIn(ferr)
+		}
 		cerr := pr.becomeClone()
 		pr.abandon()
+		if pr.plan.joinPID && !pr.cloned {
+			cerr = errors.Join(cerr, pr.abandonClone())
+		}
 		return errors.Join(ferr, cerr)
 	}
 	if serr := pr.settle(ready); serr != nil {
@@ -264,6 +271,11 @@ func (pr *Process) follow(sync *os.File, midway func() error) (ready bool, err e
 	buf := make([]byte, 8)
 	oob := make([]byte, unix.CmsgSpace(4))
 	for {
+		if pr.plan.abort != nil {
+			if _, err := awaitEvent(sync, unix.POLLIN, pr.plan.abort, time.Time{}); err != nil {
+				return false, err
+			}
+		}
 		n, oobn, _, _, err := unix.Recvmsg(int(sync.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
 			continue
@@ -416,6 +428,27 @@ func (pr *Process) becomeClone() error {
 	pr.Pidfd.Close()
 	pr.Pidfd, pr.Pid, pr.cloned = os.NewFile(uintptr(fd), "pidfd"), second, true
 	return nil
+}
+
+// abortedIn names the step that the program is at, unless the parent was at work.
+func (pr *Process) abortedIn(err error) error {
+	report, rerr := p.ReadReport(pr.image)
+	if err != ErrAborted || rerr != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", pr.plan.Program.Step(report.Op), err)
+}
+
+// abandonClone ends what a process has cloned before it was ended itself.
+func (pr *Process) abandonClone() error {
+	slot, err := pr.plan.Program.ReadSlot(pr.image, pr.plan.pidSlot)
+	if err != nil || slot == 0 {
+		return err
+	}
+	// Our own child that is not reaped: the number cannot have been reused.
+	_ = unix.Kill(int(slot), unix.SIGKILL)
+	_, err = (&Process{Pid: int(slot)}).Wait()
+	return err
 }
 
 // abandon ends and reaps the process.

@@ -46,6 +46,11 @@ type StartRequest struct {
 	Init bool
 	// Trace collects where the time goes; nil: nothing is collected.
 	Trace *Trace
+	// Abort is a descriptor that becomes readable when the start is to be given
+	// up: what has been made is ended, hooks included, and the error is
+	// [ErrAborted]. It may take as long as the kernel holds a process in a system
+	// call. Nil: the start goes on to its end.
+	Abort *os.File
 }
 
 // Start creates and starts a container, with its hooks but those that follow its
@@ -92,7 +97,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	}
 	plan.cloneInto(req.Cgroup)
 	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: bundle, Status: specs.StateCreating})
-	plan.trace = req.Trace
+	plan.trace, plan.abort = req.Trace, req.Abort
 	req.Trace.Mark("compile the program")
 	return plan, nil
 }
@@ -121,6 +126,8 @@ type ExecRequest struct {
 	Resctrl    *resctrl.Group
 	Stdio      Stdio
 	ExtraFiles []*os.File
+	// Abort is that of [StartRequest].
+	Abort *os.File
 }
 
 // Exec starts a process in a running container. Errors as for [Runner.Start].
@@ -138,6 +145,7 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	plan.abort = req.Abort
 	plan.cloneInto(req.Cgroup)
 	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: req.Bundle, Status: specs.StateRunning, Pid: req.InitPid})
 	pr, err := r.launch(plan, req.Stdio, nil, launchHooks{})

@@ -21,7 +21,7 @@ func (r *Runner) startHooked(req *StartRequest) (_ *Process, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h.group = req.Cgroup
+	h.group, h.abort = req.Cgroup, req.Abort
 	var g gate
 	defer g.close()
 	if len(req.Spec.Hooks.StartContainer) > 0 {
@@ -115,7 +115,7 @@ func (g *gate) open(plan *Plan) error {
 	if _, err := unix.Write(int(g.key.Fd()), []byte("s")); err != nil && err != unix.EPIPE {
 		return fmt.Errorf("start: %w", err)
 	}
-	if err := readersGone(g.key); err != nil {
+	if err := readersGone(g.key, plan.abort); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	report, err := p.ReadReport(g.image)
