@@ -37,6 +37,8 @@ const cdiSpec = `{
         {"hookName": "poststop", "path": "/bin/sh", "args": ["sh", "-c", "echo poststop of the broken >> LOG/order"]}]}},
     {"name": "unready", "containerEdits": {"hooks": [
         {"hookName": "startContainer", "path": "/bin/false"}]}},
+    {"name": "stuck", "containerEdits": {"hooks": [
+        {"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", "echo > LOG/stuck; exec sleep 1000"], "env": ["PATH=/bin:/usr/bin"]}]}},
     {"name": "slow", "containerEdits": {"hooks": [
         {"hookName": "createRuntime", "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]}}
   ]}`

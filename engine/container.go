@@ -43,6 +43,7 @@ type ctr struct {
 	health  healthCheck
 	restart restarter
 	sending bool // its log is being sent
+	giveUp  giveUp
 	// still is the container's mounted root while somebody reads or writes its
 	// files though it does not run; nil otherwise.
 	still *stillRoot

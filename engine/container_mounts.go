@@ -99,7 +99,8 @@ func (e *Engine) fillMounts(ctx context.Context, rec *record, img *image.Image) 
 		m := &rec.Mounts[i]
 		switch m.Type {
 		case mount.TypeBind:
-			if err := makeBindSource(m.Source); err != nil {
+			err := unlessHeld(ctx, "the file system of "+m.Source, func() error { return makeBindSource(m.Source) })
+			if err != nil {
 				return err
 			}
 		case mount.TypeVolume:

@@ -88,7 +88,7 @@ func (e *Engine) restartNow(ctx context.Context, c *ctr) error {
 	if c.rec.State.Status != stateRestarting || ctx.Err() != nil {
 		return nil
 	}
-	return e.start(context.WithoutCancel(ctx), c)
+	return e.start(context.WithoutCancel(ctx), c) // its context ends with the pause
 }
 
 // cancelRestart ends a pause in progress. The caller holds act.
@@ -118,7 +118,7 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref string, opt StopOptio
 	if err := e.stop(ctx, c, opt); err != nil && !errors.Is(err, errdefs.ErrNotModified) {
 		return errors.Join(err, c.intend(context.WithoutCancel(ctx), func(i *intents) { i.Restart = false }))
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = detach(ctx)
 	if err := c.lock(ctx); err != nil {
 		return err
 	}

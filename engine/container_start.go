@@ -25,8 +25,8 @@ const (
 )
 
 // ContainerStart starts a created or exited container. The error is an
-// ErrNotModified when it runs already. Once begun, a start goes on though ctx
-// ends.
+// ErrNotModified when it runs already. When ctx ends before the container runs, the
+// start is undone.
 func (e *Engine) ContainerStart(ctx context.Context, ref string) error {
 	c, err := e.containers.get(ref)
 	if err != nil {
@@ -44,7 +44,7 @@ func (e *Engine) lockAndStart(ctx context.Context, c *ctr) error {
 		return err
 	}
 	defer c.unlock()
-	return e.startFresh(context.WithoutCancel(ctx), c)
+	return e.startFresh(ctx, c)
 }
 
 // startFresh is a start that its restart policy counts from. The caller holds
@@ -70,6 +70,8 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	if err := startable(c.rec); err != nil {
 		return err
 	}
+	ctx, done := c.starting(ctx, before == stateRestarting)
+	defer done()
 	c.cancelRestart()
 	if err := e.settleOwed(ctx, c); err != nil {
 		return err
@@ -92,7 +94,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 		}
 	}
 	if err != nil {
-		return e.startFailed(c, before, err)
+		return e.startFailed(c, before, givenUp(ctx, err))
 	}
 	fault.Here(fault.StartAnswered)
 	// It runs, whether that can be written down or not; if not, the record says
@@ -225,14 +227,20 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	if err != nil {
 		return keeper.Status{}, err
 	}
-	ctx, end := e.observe(ctx, OpKeeperStart, c.id)
-	status, err := e.keeper.start(ctx, request)
-	end(err)
+	status, err := e.keeperStart(ctx, request)
 	if err != nil {
 		return keeper.Status{}, err
 	}
 	undo.release()
 	return status, rootfs.Close()
+}
+
+// keeperStart has the keeper start the container.
+func (e *Engine) keeperStart(ctx context.Context, r *keeper.StartRequest) (status keeper.Status, err error) {
+	ctx, end := e.observe(ctx, OpKeeperStart, r.ID)
+	defer func() { end(err) }()
+	defer awaitsText(ctx, time.Time{}, "the container's process to be made")()
+	return e.keeper.start(ctx, r)
 }
 
 // finishSpec makes the spec, with what CDI devices add to it.

@@ -89,6 +89,7 @@ func (c *ctr) awaitKilled(ctx context.Context, mark uint64) error {
 // beginStop marks the container as stopped by a user and sends the signal.
 // ended says that there was only a restart to call off.
 func (e *Engine) beginStop(ctx context.Context, c *ctr, sig syscall.Signal) (ended bool, err error) {
+	c.giveUpRestart()
 	if err := c.lock(ctx); err != nil {
 		return false, err
 	}

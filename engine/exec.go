@@ -111,7 +111,7 @@ func execUser(rec *record, req *container.ExecCreateRequest) (processUser, error
 
 // ExecStart starts a prepared exec, once. The stream is nil when detached. A
 // command that cannot be started leaves the exec ended with exit code 126 or
-// 127, and is the error.
+// 127, and is the error; so does one that does not run when ctx ends.
 func (e *Engine) ExecStart(ctx context.Context, id string, opt ExecStartOptions) (_ Stream, err error) {
 	ctx, end := e.observe(ctx, OpExec, id)
 	defer func() { end(err) }()
@@ -127,8 +127,9 @@ func (e *Engine) ExecStart(ctx context.Context, id string, opt ExecStartOptions)
 		return nil, err
 	}
 	fault.Here(fault.ExecClaimed)
-	s, err := e.runExec(context.WithoutCancel(ctx), c, rec, x, opt)
+	s, err := e.runExec(ctx, c, rec, x, opt)
 	if err != nil {
+		err = givenUp(ctx, err)
 		code := startExitCode(err)
 		if code == exitStartFailed {
 			code = exitNotExecutable // as Docker has it
@@ -191,10 +192,12 @@ func (e *Engine) runExec(ctx context.Context, c *ctr, rec *record, x *execution,
 		}
 	}
 	e.emitContainer(rec, execAction(events.ActionExecStart, x.Request.Cmd), map[string]string{"execID": x.ID})
+	done := awaitsText(ctx, time.Time{}, "the process to be made")
 	st, err := e.keeper.exec(ctx, &keeper.ExecRequest{
 		ContainerID: c.id, ExecID: x.ID, Process: process,
 		OpenStdin: x.Request.AttachStdin && !opt.Detach, ConsoleSize: consoleSize(opt.ConsoleSize, x.Request.ConsoleSize),
 	})
+	done()
 	if err == nil {
 		fault.Here(fault.ExecAnswered)
 		err = c.changeExec(x, func(x *execution) {

@@ -67,9 +67,7 @@ func (e *Engine) runProbe(ctx context.Context, c *ctr, rec *record) (code int, o
 	e.emitContainer(rec, execAction(events.ActionExecStart, req.Cmd), about)
 	ended := c.awaitProbe(id)
 	defer c.dropProbe(id)
-	// Not cut short by ctx: what is under way at the keeper comes to an end, and
-	// then there is a process to be ended.
-	st, err := e.keeper.exec(context.WithoutCancel(ctx), &keeper.ExecRequest{ContainerID: c.id, ExecID: id, Process: process})
+	st, err := e.keeper.exec(ctx, &keeper.ExecRequest{ContainerID: c.id, ExecID: id, Process: process})
 	if err != nil {
 		return 0, "", err
 	}

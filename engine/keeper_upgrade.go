@@ -2,11 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"time"
 
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/keeper"
 )
 
@@ -47,9 +49,35 @@ func (e *Engine) UpgradeKeeper(ctx context.Context) (*KeeperUpgrade, error) {
 	return &KeeperUpgrade{Before: keeperState(before), After: keeperState(after)}, nil
 }
 
+// turnPatience is how long requests under way may keep an upgrade waiting.
+const turnPatience = 10 * time.Second
+
+// lockTurn waits for the requests under way, without keeping others from beginning
+// meanwhile: one that hangs, a start with a hook that does not end, is not to hang
+// all of them.
+func (l *keeperLink) lockTurn(ctx context.Context) error {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	patience := time.NewTimer(turnPatience)
+	defer patience.Stop()
+	for !l.turn.TryLock() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-patience.C:
+			return errdefs.WithHint(errdefs.As(errdefs.ErrUnavailable, errors.New("upgrade keeper: it is at work on requests that do not end")),
+				"berth system ops lists what is under way")
+		}
+	}
+	return nil
+}
+
 // upgrade waits for the requests under way and lets no other begin meanwhile.
 func (l *keeperLink) upgrade(ctx context.Context, binary string) (before, after keeper.Info, err error) {
-	l.turn.Lock()
+	if err := l.lockTurn(ctx); err != nil {
+		return before, after, err
+	}
 	defer l.turn.Unlock()
 	c, err := l.connect(ctx)
 	if err != nil {

@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// giveUp is how others end a start that is under way: it may hang for as long as a
+// hook, or a file server, likes.
+type giveUp struct {
+	// cancel ends it, nil when there is none; again says that it is one of the
+	// restart policy. Guarded by the container's mu.
+	cancel context.CancelCauseFunc
+	again  bool
+}
+
+// starting makes a start one that others can give up, until done is called. The
+// caller holds act.
+func (c *ctr) starting(ctx context.Context, again bool) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.giveUp = giveUp{cancel, again}
+	return ctx, func() {
+		c.mu.Lock()
+		c.giveUp = giveUp{}
+		c.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// errRemovedMeanwhile and errStoppedMeanwhile are why others give a start up.
+var (
+	errRemovedMeanwhile = errors.New("the container is being removed")
+	errStoppedMeanwhile = errors.New("the container is being stopped")
+)
+
+// giveUpStart ends a start that is under way, which is then undone. Nothing under
+// way is fine.
+func (c *ctr) giveUpStart(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.giveUp.cancel != nil {
+		c.giveUp.cancel(why)
+	}
+}
+
+// giveUpRestart does the same, only for a start by the restart policy: there is
+// nobody else who could end it.
+func (c *ctr) giveUpRestart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.giveUp.cancel != nil && c.giveUp.again {
+		c.giveUp.cancel(errStoppedMeanwhile)
+	}
+}
+
+// givenUp explains the error of a start or an exec whose client has gone.
+func givenUp(ctx context.Context, err error) error {
+	if err != nil && context.Cause(ctx) == context.Canceled {
+		return fmt.Errorf("its client has gone: %w", err)
+	}
+	return err
+}
+
+// unlessHeld calls f, which knows no context and may be held in the kernel by a file
+// server that does not answer, and waits no longer than ctx lasts.
+func unlessHeld(ctx context.Context, what string, f func() error) error {
+	defer awaitsText(ctx, time.Time{}, what)()
+	done := make(chan error, 1)
+	go func() { done <- f() }() // it ends when the kernel lets go of it
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
