@@ -184,7 +184,7 @@ func TestHealth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := te.create("ship", checked("echo look; cat /ok", container.HealthConfig{Interval: time.Millisecond, Retries: 2}))
+	id := te.create("ship", checked("echo look; cat /ok 2>&1", container.HealthConfig{Interval: time.Millisecond, Retries: 2}))
 	if got, err := te.ContainerInspect(ctx, id, false); err != nil || got.State.Health != nil {
 		t.Errorf("health before the first start: %+v, %v", got.State.Health, err)
 	}
