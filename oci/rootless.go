@@ -109,7 +109,7 @@ func (c *Container) endWithout(most time.Duration) error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kill container %s: %w", c.ID, err)
 	}
-	ended, err := (&Process{Pid: c.Pid, Pidfd: pidfd}).endsBefore(time.Now().Add(most))
+	ended, err := awaitEvent(pidfd, unix.POLLIN, nil, time.Now().Add(most))
 	if err == nil && !ended {
 		err = errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("process %d was killed, and has not ended after %s", c.Pid, most)),
 			"it may wait for a disk or a network file system: delete the container again when that answers")
