@@ -1,8 +1,10 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -79,17 +81,21 @@ func (s *Server) imageImport(w *response, r *request) error {
 // imageLoad answers POST /images/load. Progress goes out while the body still
 // comes in; quiet leaves only the names of what was loaded.
 func (s *Server) imageLoad(w *response, r *request) error {
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		return fmt.Errorf("read and write at once: %w", err)
+	}
+	return s.loadImages(r.Context(), w, r, r.Body)
+}
+
+func (s *Server) loadImages(ctx context.Context, w *response, r *request, archive io.Reader) error {
 	platform, err := r.onePlatform("loading")
 	if err != nil {
 		return err
 	}
-	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
-		return fmt.Errorf("read and write at once: %w", err)
-	}
 	w.Header().Set("Content-Type", "application/json")
 	out := newProgress(w)
 	quiet := r.boolean("quiet")
-	_, err = s.engine.ImageLoad(r.Context(), r.Body, engine.ImageLoadOptions{Platform: platform, Progress: func(e engine.ProgressEvent) {
+	_, err = s.engine.ImageLoad(ctx, archive, engine.ImageLoadOptions{Platform: platform, Progress: func(e engine.ProgressEvent) {
 		if !quiet || e.Stream != "" {
 			out.event(e)
 		}

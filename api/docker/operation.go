@@ -121,6 +121,8 @@ func special(r *http.Request, kind, object string) (string, string) {
 			object = strings.Join(query["names"], " ")
 		}
 		return "image save", object
+	case "berth images load":
+		return "image load", object
 	case "commit":
 		return "container commit", query.Get("container")
 	case "container create":

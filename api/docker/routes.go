@@ -72,6 +72,7 @@ func (s *Server) newRoutes() *http.ServeMux {
 		"POST /volumes/prune":       s.volumePrune,
 		"POST /build/prune":         s.buildPrune,
 
+		"POST /berth/images/load":            s.imageLoadFile,
 		"GET /berth/system/check":            s.systemCheck,
 		"POST /berth/system/check":           s.systemCheck,
 		"POST /berth/system/upgrade-keeper":  s.upgradeKeeper,

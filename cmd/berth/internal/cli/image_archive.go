@@ -37,11 +37,11 @@ func newLoad(a *app) *cobra.Command {
 }
 
 func (a *app) load(ctx context.Context, input, platform string, quiet bool) error {
-	archive, length, err := a.archiveInput(input)
+	archive, length, done, err := a.archiveInput(input)
 	if err != nil {
 		return err
 	}
-	defer archive.Close()
+	defer done()
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -58,34 +58,34 @@ func (a *app) load(ctx context.Context, input, platform string, quiet bool) erro
 }
 
 // archiveInput opens what load reads, and tells its length, -1 when it is not
-// known.
-func (a *app) archiveInput(input string) (io.ReadCloser, int64, error) {
-	archive := a.in
+// known. done closes it.
+func (a *app) archiveInput(input string) (_ io.Reader, length int64, done func() error, err error) {
+	archive, done := a.in, func() error { return nil }
 	if input == "" {
 		if terminal.Is(a.in) {
-			return nil, 0, &hinted{error: errors.New("requested load from stdin, but stdin is a terminal"), hint: "use -i FILE or redirect"}
+			return nil, 0, nil, &hinted{error: errors.New("requested load from stdin, but stdin is a terminal"), hint: "use -i FILE or redirect"}
 		}
 	} else {
 		f, err := os.Open(input)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, nil, err
 		}
-		archive = f
+		archive, done = f, f.Close
 	}
-	length := int64(-1)
+	length = -1
 	if info, err := archive.Stat(); err == nil && info.IsDir() {
-		archive.Close()
+		_ = done()
 		r, err := readLayout(input)
-		return r, length, err
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		return r, length, r.Close, nil
 	} else if err == nil && info.Mode().IsRegular() {
 		if at, err := archive.Seek(0, io.SeekCurrent); err == nil {
 			length = info.Size() - at
 		}
 	}
-	if input == "" {
-		return io.NopCloser(archive), length, nil
-	}
-	return archive, length, nil
+	return archive, length, done, nil
 }
 
 // readLayout is the tar stream of an OCI layout directory. The engine may run

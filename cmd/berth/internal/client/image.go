@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/moby/moby/api/types/image"
@@ -117,6 +118,12 @@ func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, length int64,
 	q := url.Values{"quiet": {"0"}}
 	setTrue(q, "quiet", quiet)
 	setPlatform(q, platform)
+	if f, ok := archive.(*os.File); ok && length >= 0 {
+		body, err := c.imageLoadFile(ctx, f, q)
+		if !notOffered(err) {
+			return body, err
+		}
+	}
 	return c.progress(ctx, Request{Method: "POST", Path: "/images/load", Query: q, Stream: archive, Length: length})
 }
 
