@@ -66,9 +66,10 @@ type download struct {
 	round int
 	// got is how many bytes are there.
 	got int64
-	// arrived: all is there; verified: and it is what its digest says.
-	arrived, verified, ranges bool
-	err                       error
+	// queued: it waits for a connection; arrived: all is there; verified: and it
+	// is what its digest says.
+	queued, arrived, verified, ranges bool
+	err                               error
 }
 
 // part is a range of a blob that is missing: pos moves towards end.
@@ -127,6 +128,7 @@ func (ds *downloads) begin(desc ocispec.Descriptor, from source, slots *semaphor
 	}
 	d.got = desc.Size - d.lacks()
 	ds.now[desc.Digest] = d
+	d.queued = !slots.TryAcquire(1)
 	go d.run(ctx, from, slots)
 	return d, nil
 }
@@ -172,7 +174,7 @@ func (ds *downloads) forget(d *download) {
 // run fetches, verifies, and begins once more when what came was wrong.
 func (d *download) run(ctx context.Context, from source, slots *semaphore.Weighted) {
 	defer close(d.ended)
-	err := slots.Acquire(ctx, 1)
+	err := d.queue(ctx, slots)
 	if err == nil {
 		err = d.attempt(ctx, from, slots)
 		if errors.Is(err, errWrongContent) {
@@ -199,6 +201,22 @@ func (d *download) run(ctx context.Context, from source, slots *semaphore.Weight
 	if err == nil {
 		d.synced = d.file.Sync()
 	}
+}
+
+// queue waits for a connection unless begin has got one.
+func (d *download) queue(ctx context.Context, slots *semaphore.Weighted) error {
+	d.mu.Lock()
+	queued := d.queued
+	d.mu.Unlock()
+	if !queued {
+		return nil
+	}
+	err := slots.Acquire(ctx, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queued = false
+	d.changed.Broadcast()
+	return err
 }
 
 // attempt fetches what is missing and hashes it on the way.
@@ -513,9 +531,15 @@ func (r *downloadReader) wait() (there int64, err error) {
 	}
 }
 
-// follow tells report how much is there, until the download has ended or ctx
+// stand is how far a download is.
+type stand struct {
+	got             int64
+	queued, arrived bool
+}
+
+// follow tells report how far it is, until the download has ended or ctx
 // is done, and returns how it ended.
-func (d *download) follow(ctx context.Context, report func(got int64, arrived bool)) error {
+func (d *download) follow(ctx context.Context, report func(stand)) error {
 	stop := context.AfterFunc(ctx, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -533,11 +557,11 @@ func (d *download) follow(ctx context.Context, report func(got int64, arrived bo
 		case d.verified:
 			return nil
 		}
-		got, arrived := d.got, d.arrived
+		at := stand{d.got, d.queued, d.arrived}
 		d.mu.Unlock()
-		report(got, arrived)
+		report(at)
 		d.mu.Lock()
-		if got == d.got && arrived == d.arrived && d.err == nil && !d.verified && ctx.Err() == nil {
+		if at == (stand{d.got, d.queued, d.arrived}) && d.err == nil && !d.verified && ctx.Err() == nil {
 			d.changed.Wait()
 		}
 	}

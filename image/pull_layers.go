@@ -176,11 +176,14 @@ func (a *arrival) wait(ctx context.Context, progress *progress) error {
 	}
 	for {
 		d := a.current()
-		err := d.follow(ctx, func(got int64, arrived bool) {
-			if !shown && arrived || !arrived && got > 0 {
-				show(got)
+		err := d.follow(ctx, func(at stand) {
+			switch {
+			case at.queued:
+				progress.send(ProgressEvent{ID: id, Status: statusWaiting})
+			case !shown && at.arrived, !at.arrived && at.got > 0:
+				show(at.got)
 			}
-			if arrived {
+			if at.arrived {
 				progress.send(ProgressEvent{ID: id, Status: statusVerify})
 			}
 		})
@@ -250,7 +253,7 @@ func (a *arrival) explain(ctx context.Context, err error) error {
 	if d == nil || ctx.Err() != nil || isDiskFull(err) || errors.Is(err, errAgain) {
 		return err
 	}
-	verdict := d.follow(ctx, func(int64, bool) {})
+	verdict := d.follow(ctx, func(stand) {})
 	if verdict != nil && ctx.Err() == nil {
 		if verdict = a.renew(d, verdict); !errors.Is(verdict, errAgain) {
 			verdict = fmt.Errorf("layer %s: %w", a.desc.Digest, verdict)

@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -283,6 +285,47 @@ func TestPullResumes(t *testing.T) {
 	}
 	if f.count("bytes=") == 0 {
 		t.Errorf("no request asked for the rest only: %q", f.requests)
+	}
+}
+
+// TestPullWaits: a layer for which there is no connection says so, and the next
+// one is for it.
+func TestPullWaits(t *testing.T) {
+	s := openTest(t, func(o *Options) { o.MaxDownloads = 1 })
+	f := newFakeRegistry(t)
+	f.put(t, "v1", here(), tarOf(t, reg("a", "a")), tarOf(t, reg("b", "b")), tarOf(t, reg("c", "c")))
+	waiting := make(chan struct{})
+	queued := 2
+	var config atomic.Bool // the first blob that is asked for
+	f.intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") && config.Swap(true) {
+			select {
+			case <-waiting:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}
+	seen := map[string][]string{}
+	img, err := s.Pull(context.Background(), f.host+"/app:v1", PullOptions{Progress: func(e ProgressEvent) {
+		if e.Status == statusWaiting || e.Status == statusPulling || e.Status == statusDownload {
+			seen[e.ID] = append(seen[e.ID], e.Status)
+		}
+		if e.Status == statusWaiting {
+			if queued--; queued == 0 {
+				close(waiting)
+			}
+		}
+	}})
+	must(t, err)
+	for i, l := range img.Layers {
+		want := []string{statusPulling, statusWaiting, statusDownload}
+		if i == 0 {
+			want = []string{statusPulling, statusDownload}
+		}
+		if got := slices.Compact(seen[short(l.Digest)]); !slices.Equal(got, want) {
+			t.Errorf("layer %d: %q, want %q", i, got, want)
+		}
 	}
 }
 
