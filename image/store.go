@@ -110,6 +110,11 @@ type Store struct {
 	noQuota  error
 }
 
+// layersAtOnce is how many layers are extracted at once: twice as many as there are
+// processors. The layers of an image seldom end together, and the last one alone
+// keeps no more than two processors busy.
+func layersAtOnce() int64 { return 2 * int64(runtime.GOMAXPROCS(0)) }
+
 // Open opens the store below opts.Root, making it when it is missing. It
 // removes what a killed process left half done and unpacks again layers that a
 // power loss may have damaged. The error is an errdefs.ErrConflict when another
@@ -178,7 +183,7 @@ func (s *Store) openParts() (err error) {
 	s.janitor = newJanitor(s.root, s.layers, s.log)
 	s.journal = newJournal(s.root, s.janitor)
 	s.downloads = newDownloads(s.root)
-	s.extracting = semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0)))
+	s.extracting = semaphore.NewWeighted(layersAtOnce())
 	if err := s.chooseSnapshotter(quiet(context.Background())); err != nil {
 		return err
 	}

@@ -165,8 +165,8 @@ func (u *unpacking) unpack(ctx context.Context, i int, below <-chan struct{}) (e
 	return nil
 }
 
-// extract opens and extracts layer i's blob. As many layers are extracted at
-// once as there are processors; who waits for something else holds no place.
+// extract opens and extracts layer i's blob. How many are extracted at once is
+// bounded; who waits for something else holds no place.
 func (u *unpacking) extract(ctx context.Context, i int, dir string) (*extracted, error) {
 	if err := u.s.extracting.Acquire(ctx, 1); err != nil {
 		return nil, err
