@@ -119,6 +119,57 @@ func TestExecsAreSeenConfined(t *testing.T) {
 	}
 }
 
+// The same for a container that joins the pid namespace of one that may trace.
+func TestOnesThatJoinAreSeenConfined(t *testing.T) {
+	needRoot(t)
+	if !procOfNamespace() {
+		t.Skip("the kernel mounts proc only for the pid namespace one is in (Linux 6.17)")
+	}
+	const own = "CapEff:\t0000000000080420" // with CAP_SYS_PTRACE
+	s := startSleeper(t, func(s *specs.Spec) {
+		list := []string{"CAP_SYS_PTRACE", "CAP_NET_BIND_SERVICE", "CAP_KILL"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: list, Permitted: list, Effective: list}
+		s.Process.Args = []string{"sh", "-c", "while :; do grep -h -s -E 'CapEff' /proc/[0-9]*/status >>/tmp/seen; done"}
+		s.Root.Readonly = false
+	})
+	joins := func(terminal bool, args ...string) *specs.Spec {
+		spec := *s.req.Spec
+		linux, process := *spec.Linux, *spec.Process
+		spec.Linux, spec.Process = &linux, &process
+		linux.CgroupsPath += "-joined"
+		linux.Namespaces = append([]specs.LinuxNamespace{}, linux.Namespaces...)
+		setNamespace(&spec, specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", s.init.Pid))
+		process.Args, process.Terminal, process.Cwd = args, terminal, "/"
+		return &spec
+	}
+	for _, terminal := range []bool{false, true} {
+		a := attack(t, joins(terminal, "sh", "-c", "test $$ -gt 1 && test -d /proc/$$/fd && readlink /proc/self/ns/pid && head -c 1 /proc/1/comm && ps -o pid,sid | grep -q \"^ *$$ *$$\" && echo leads"))
+		want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", s.init.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			// It dawdles where it still has every right.
+			out, err := a.try(dawdle)
+			if out = strings.ReplaceAll(out, "\r", ""); err != nil || out != want+"\nsleads" {
+				t.Fatalf("terminal %t: %q, %v", terminal, out, err)
+			}
+		}
+		if err := a.g.Destroy(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, err := os.ReadFile(filepath.Join(s.req.Spec.Root.Path, "tmp/seen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(seen)), "\n") {
+		if line != own {
+			t.Fatalf("the container saw a process with %s, it has %s itself", line, own)
+		}
+	}
+}
+
 // dawdle makes one call of the set-up take 20 ms.
 func dawdle(prog *p.Program, op *p.Op) {
 	if op.Sys == p.Umask {

@@ -108,8 +108,10 @@ type compiler struct {
 	newUser           bool       // the container has a user namespace that is not the host's
 	later             namespaces // those the program makes
 
-	// confinedFork: an exec enters the container's pid namespace last.
+	// confinedFork: the process enters a pid namespace that is not its own last:
+	// an exec that of its container, a container that of a neighbour.
 	confinedFork bool
+	pidNS        p.Arg // the namespace a container joins, where it enters it last
 
 	inCgroup bool    // awaitCgroup is behind
 	orphaned p.Label // where the process ends when the parent it waits for is gone
@@ -161,8 +163,13 @@ func compile(in *compileInput) (*Plan, error) {
 		return nil, err
 	}
 	c.oomScore(in.spec.Process.OOMScoreAdj)
+	c.confinedFork = c.entersLast()
 	c.enterNamespaces()
-	c.session()
+	if c.confinedFork {
+		c.keyring()
+	} else {
+		c.session()
+	}
 	if err := c.checkJoinedSysctls(); err != nil {
 		return nil, err
 	}

@@ -302,6 +302,9 @@ func (c *compiler) newFilesystem(f *filesystem, into p.Arg) *p.Op {
 	if f.source != "" {
 		c.fsconfig(f.step, ctx, "source="+f.source)
 	}
+	if f.kind == "proc" && c.pidNS != (p.Arg{}) {
+		c.Call(f.step+" with pidns", p.Fsconfig, ctx, p.Flag(unix.FSCONFIG_SET_FD, "SET_FD"), c.Str("pidns"), p.Null, c.pidNS)
+	}
 	for _, o := range f.options {
 		c.fsconfig(f.step, ctx, o)
 	}

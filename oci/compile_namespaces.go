@@ -100,6 +100,9 @@ func (c *compiler) enterNamespaces() {
 	if c.inCgroup {
 		c.newCgroupNamespace()
 	}
+	if c.confinedFork {
+		return
+	}
 	if joinedPID {
 		c.hide()
 	}
@@ -161,6 +164,9 @@ func (c *compiler) awaitMappings(made bool) {
 
 func (c *compiler) join(n specs.LinuxNamespace, flag uint64, name string) {
 	fd := c.inherit(inherited{name: string(n.Type) + " namespace", path: n.Path})
+	if n.Type == specs.PIDNamespace && c.confinedFork {
+		c.pidNS = fd
+	}
 	c.Call(fmt.Sprintf("join %s namespace %s", n.Type, n.Path), p.Setns, fd, p.Flag(flag, name))
 }
 
@@ -194,6 +200,19 @@ func (c *compiler) keyring() {
 	}
 	c.Call("new keyring", p.Keyctl, p.Flag(unix.KEYCTL_JOIN_SESSION_KEYRING, "JOIN_SESSION_KEYRING"), c.Str("berth")).
 		Tolerate(unix.ENOSYS, unix.EPERM, unix.EDQUOT)
+}
+
+// entersLast tells whether a container that joins a pid namespace can be the last
+// thing before its command a process of it (forkConfined). From a neighbour with
+// CAP_SYS_PTRACE nothing can be hidden but by a user namespace of one's own, and
+// until then the process has every right on the host. It takes a kernel that mounts
+// the proc filesystem of a namespace one is not in, and that nobody has to know
+// the process's number there before.
+func (c *compiler) entersLast() bool {
+	l := c.spec.Linux
+	joins := slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace && n.Path != "" })
+	return joins && !c.newUser && !c.pauses() && len(l.TimeOffsets) == 0 && !forkBeforeSchedule(c.spec.Process.Scheduler) &&
+		c.in.host.has(c.in.host.procOfNamespace)
 }
 
 // hide keeps processes of a joined namespace from looking into this one

@@ -35,6 +35,9 @@ type hostLimits struct {
 	passwd       func(dir *os.File, root, rel string) []byte
 	stat         func(path string) (isDir bool, err error)
 	isProc       func(path string) bool // on a proc filesystem
+	// procOfNamespace tells whether proc can be mounted for a pid namespace one is
+	// not in.
+	procOfNamespace func() bool
 }
 
 // thisHost asks the kernel about the calling process. oom tells whether
@@ -42,7 +45,7 @@ type hostLimits struct {
 func thisHost(oom bool) (hostLimits, error) {
 	h := hostLimits{
 		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, ownNamespace: ownNamespace, hard: ownHardLimit, ignored: ignoredSignals(), timerSlack: TimerSlack(),
-		appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
+		procOfNamespace: procOfNamespace, appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
 	}
 	held, err := caps.Held()
 	if err != nil {
@@ -141,6 +144,21 @@ func statDir(path string) (bool, error) {
 func isProc(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+}
+
+// procOfNamespace asks whether the kernel knows proc's option pidns (Linux 6.17).
+func procOfNamespace() bool {
+	ctx, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(ctx)
+	ns, err := os.Open("/proc/self/ns/pid")
+	if err != nil {
+		return false
+	}
+	defer ns.Close()
+	return unix.FsconfigSetFd(ctx, "pidns", int(ns.Fd())) == nil
 }
 
 // ownNamespace tells whether the caller is in the namespace. One that cannot be
