@@ -20,10 +20,11 @@ func (c *compiler) mount(m *specs.Mount) error {
 		return err
 	}
 	switch {
-	case o.idmap && !o.bind:
-		return unsupported("mounts: " + m.Destination + ": idmap of what is no bind mount")
 	case o.idmap && !c.in.host.sysAdmin:
-		return unsupported("mounts: " + m.Destination + ": idmap without CAP_SYS_ADMIN")
+		return errdefs.WithHint(unsupported("mounts: "+m.Destination+": idmap without CAP_SYS_ADMIN on the host"),
+			"leave idmap out and give the files owners that the container's user namespace maps, or run as root")
+	case o.idmap && (o.remount || !o.bind && (ofNamespace(m.Type) || o.needsOldCall(m))):
+		return unsupported("mounts: " + m.Destination + ": idmap of " + whatIsMapped(m, &o))
 	case o.remount:
 		return c.remount(m, &o)
 	case o.bind:
@@ -35,16 +36,37 @@ func (c *compiler) mount(m *specs.Mount) error {
 		return c.copyUp(m, &o)
 	case o.needsOldCall(m):
 		return c.mountByOldCall(m, &o)
+	case o.idmap:
+		return c.mountMapped(m, &o)
 	}
 	c.mountFilesystem(m, &o)
 	return nil
 }
 
+// ofNamespace tells of the filesystems that show a namespace of the process which
+// mounts them, or the kernel's own objects. The kernel maps ids in none of them.
+func ofNamespace(kind string) bool {
+	switch kind {
+	case "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue":
+		return true
+	}
+	return false
+}
+
+func whatIsMapped(m *specs.Mount, o *mountOptions) string {
+	switch {
+	case o.remount:
+		return "what is mounted already"
+	case o.needsOldCall(m):
+		return m.Type + " with options of such length, or iversion"
+	}
+	return m.Type
+}
+
 // resolveFor says how a mount point is looked up: the filesystems that runtimes, tools and security modules trust
 // by their path: their mount point must be a real directory.
 func resolveFor(m *specs.Mount) uint64 {
-	switch m.Type {
-	case "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue":
+	if ofNamespace(m.Type) {
 		return noLinks
 	}
 	if d := relative(m.Destination); d == "dev" || d == "proc" || d == "sys" || strings.HasPrefix(d, "dev/") {

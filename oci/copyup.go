@@ -9,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
 )
 
 // copyUp mounts a tmpfs that holds at first what the image has at that place
@@ -19,19 +21,27 @@ func (c *compiler) copyUp(m *specs.Mount, o *mountOptions) error {
 		return invalid("mounts: %s: tmpcopyup: is for tmpfs, not %s", m.Destination, m.Type)
 	}
 	if !c.in.host.sysAdmin {
-		return unsupported("mounts: " + m.Destination + ": tmpcopyup without CAP_SYS_ADMIN")
+		return errdefs.WithHint(unsupported("mounts: "+m.Destination+": tmpcopyup without CAP_SYS_ADMIN on the host"),
+			"leave tmpcopyup out and let the container's command copy what it needs, or bind a copy of the directory")
 	}
 	step := fmt.Sprintf("mount tmpfs on %s", m.Destination)
-	options := o.super
-	if label := c.mountLabel(m.Type); label != "" && !hasContext(options) {
-		options = append(options[:len(options):len(options)], "context="+label)
+	options := c.labelled(m, o.super)
+	ids, err := c.idsFor(m, o)
+	if err != nil {
+		return err
 	}
 	root, dir := c.in.rootfs, c.rootPath()
 	attrs := (o.set | o.rset) &^ unix.MOUNT_ATTR_RDONLY
-	fs := c.inherit(inherited{name: "copy of " + m.Destination, make: func(*Runner) (*os.File, error) {
+	fs := c.inherit(inherited{name: "copy of " + m.Destination, make: func(r *Runner) (*os.File, error) {
 		tmpfs, err := filledTmpfs(root, dir, m, options, attrs)
 		if err != nil {
 			return nil, fmt.Errorf("%s: copy what is there: %w", step, err)
+		}
+		if ids != nil {
+			if err := mapIDs(r, tmpfs, ids, false); err != nil {
+				tmpfs.Close()
+				return nil, mapError(err, m.Type, m.Destination, m.Type)
+			}
 		}
 		return tmpfs, nil
 	}})
@@ -49,7 +59,7 @@ func filledTmpfs(root *os.File, rootPath string, m *specs.Mount, options []strin
 		}
 		defer root.Close()
 	}
-	fd, err := newTmpfs(m.Source, options, attrs)
+	fd, err := newMount("tmpfs", m.Source, options, attrs)
 	if err != nil {
 		return nil, err
 	}
@@ -59,31 +69,6 @@ func filledTmpfs(root *os.File, rootPath string, m *specs.Mount, options []strin
 		return nil, err
 	}
 	return tmpfs, nil
-}
-
-func newTmpfs(source string, options []string, attrs uint64) (int, error) {
-	ctx, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(ctx)
-	if source != "" {
-		options = append([]string{"source=" + source}, options...)
-	}
-	for _, o := range options {
-		if key, value, ok := strings.Cut(o, "="); ok {
-			err = unix.FsconfigSetString(ctx, key, unquoted(value))
-		} else {
-			err = unix.FsconfigSetFlag(ctx, o)
-		}
-		if err != nil {
-			return -1, fmt.Errorf("option %s: %w", o, err)
-		}
-	}
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return -1, err
-	}
-	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, int(attrs))
 }
 
 func copyInto(tmpfs, root *os.File, m *specs.Mount, options []string) error {

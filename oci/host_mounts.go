@@ -1,8 +1,10 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -31,10 +33,100 @@ func (c *compiler) treeFor(m *specs.Mount, source string, o *mountOptions) (func
 		}
 		if err := mapIDs(r, tree, ids, o.recursiveIdmap); err != nil {
 			tree.Close()
-			return nil, fmt.Errorf("map ids of %s for %s: %w", source, m.Destination, err)
+			return nil, mapError(err, source, m.Destination, filesystemOf(source))
 		}
 		return tree, nil
 	}, nil
+}
+
+// mountMapped mounts a filesystem with mapped ids. That takes a right on the
+// filesystem: the parent makes it.
+func (c *compiler) mountMapped(m *specs.Mount, o *mountOptions) error {
+	ids, err := c.idsFor(m, o)
+	if err != nil {
+		return err
+	}
+	step := fmt.Sprintf("mount %s on %s", m.Type, m.Destination)
+	options := c.labelled(m, o.super)
+	if o.readOnly() && ownReadOnly(m) {
+		options = append(options[:len(options):len(options)], "ro")
+	}
+	attrs := (o.set | o.rset) &^ unix.MOUNT_ATTR_RDONLY
+	fs := c.inherit(inherited{name: "mapped " + m.Destination, make: func(r *Runner) (*os.File, error) {
+		fd, err := newMount(m.Type, m.Source, options, attrs)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", step, err)
+		}
+		mount := os.NewFile(uintptr(fd), m.Type)
+		if err := mapIDs(r, mount, ids, false); err != nil {
+			mount.Close()
+			return nil, mapError(err, m.Type, m.Destination, m.Type)
+		}
+		return mount, nil
+	}})
+	c.placeFilesystem(step, m, o, fs)
+	return nil
+}
+
+// labelled are a filesystem's options with the container's label.
+func (c *compiler) labelled(m *specs.Mount, options []string) []string {
+	if label := c.mountLabel(m.Type); label != "" && !hasContext(options) {
+		return append(options[:len(options):len(options)], "context="+label)
+	}
+	return options
+}
+
+// newMount makes a filesystem as a detached mount of the calling process's.
+func newMount(kind, source string, options []string, attrs uint64) (int, error) {
+	ctx, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(ctx)
+	if source != "" {
+		options = append([]string{"source=" + source}, options...)
+	}
+	for _, o := range options {
+		if key, value, ok := strings.Cut(o, "="); ok {
+			err = unix.FsconfigSetString(ctx, key, unquoted(value))
+		} else {
+			err = unix.FsconfigSetFlag(ctx, o)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("option %s: %w", o, err)
+		}
+	}
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, int(attrs))
+}
+
+// mapError explains why ids could not be mapped in a filesystem of that kind.
+func mapError(err error, what, dest, kind string) error {
+	err = fmt.Errorf("mounts: %s: map ids of %s: %w", dest, what, err)
+	if errors.Is(err, unix.EINVAL) {
+		return errdefs.WithHint(errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("%w: the kernel maps none in %s", err, kind)),
+			"leave idmap out, or use a filesystem it maps ids in: ext4, xfs, btrfs, since Linux 6.3 tmpfs")
+	}
+	return err
+}
+
+// filesystemOf is the type of the filesystem a path is on, as the mount table has
+// it.
+func filesystemOf(path string) string {
+	var st unix.Stat_t
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err == nil && unix.Stat(path, &st) == nil {
+		device := fmt.Sprintf(" %d:%d ", unix.Major(st.Dev), unix.Minor(st.Dev))
+		for line := range strings.Lines(string(table)) {
+			if _, kind, ok := strings.Cut(line, " - "); ok && strings.Contains(line, device) {
+				kind, _, _ = strings.Cut(kind, " ")
+				return kind
+			}
+		}
+	}
+	return "the filesystem " + path + " is on"
 }
 
 func openTree(path string, recursive bool) (*os.File, error) {
@@ -87,11 +179,7 @@ func mapIDs(r *Runner, tree *os.File, ids *idSource, recursive bool) error {
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	err = unix.MountSetattr(int(tree.Fd()), "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
-	if err == unix.EINVAL {
-		return errdefs.WithHint(fmt.Errorf("not supported by the filesystem: %w", err), "the kernel must know idmapped mounts for it, and they cannot be mapped twice")
-	}
-	return err
+	return unix.MountSetattr(int(tree.Fd()), "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 }
 
 // userNamespace opens a user namespace that has the mapping. One that is made

@@ -353,6 +353,82 @@ func TestIDMappedMounts(t *testing.T) {
 	}
 }
 
+// TestIDMappedFilesystems: what is mounted for the container alone may have its ids
+// mapped too, where the kernel maps them in such a filesystem.
+func TestIDMappedFilesystems(t *testing.T) {
+	needRoot(t)
+	root := rootfs(t)
+	write(t, root, "copied/file", "content")
+	if err := errors.Join(os.Chmod(filepath.Dir(root), 0o755), os.Chown(root, 100000, 100000), os.Chown(root+"/copied/file", 5, 6)); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	if out, err := exec.Command("mke2fs", "-q", "-F", "-t", "ext4", "-E", "root_owner=5:6", disk, "4M").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v: %s", err, out)
+	}
+	ids := func(from, to uint32) []specs.LinuxIDMapping {
+		return []specs.LinuxIDMapping{{ContainerID: from, HostID: to, Size: 1}}
+	}
+	for _, c := range []struct {
+		name, file, want string
+		user             bool
+		mount            specs.Mount
+	}{
+		{"tmpfs", "", "1000:1001", false, specs.Mount{Type: "tmpfs", Options: []string{"uid=5", "gid=6"}, UIDMappings: ids(5, 1000), GIDMappings: ids(6, 1001)}},
+		{"read-only", "", "1000:1001", false, specs.Mount{Type: "tmpfs", Options: []string{"uid=5", "gid=6", "ro"}, UIDMappings: ids(5, 1000), GIDMappings: ids(6, 1001)}},
+		{"of the user namespace", "", "5:6", true, specs.Mount{Type: "tmpfs", Options: []string{"uid=5", "gid=6", "idmap"}}},
+		{"copied up", "/file", "1000:1001", false, specs.Mount{Destination: "/copied", Type: "tmpfs", Options: []string{"tmpcopyup"}, UIDMappings: ids(5, 1000), GIDMappings: ids(6, 1001)}},
+		{"ext4", "", "1000:1001", false, specs.Mount{Type: "ext4", UIDMappings: ids(5, 1000), GIDMappings: ids(6, 1001)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.mount.Type == "ext4" {
+				c.mount.Source = attachLoop(t, disk)
+			}
+			if c.mount.Destination == "" {
+				c.mount.Destination = "/data"
+			}
+			s := specFor(root, "stat", "-c", "%u:%g", c.mount.Destination+c.file)
+			s.Root.Readonly = false
+			if c.user {
+				userNamespaced(t, s, root)
+			}
+			s.Mounts = append(s.Mounts, c.mount)
+			if got := mustRun(t, s); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+	s := specFor(root, "true")
+	s.Root.Readonly = false
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "ramfs", UIDMappings: ids(5, 1000), GIDMappings: ids(6, 1001)})
+	if _, _, err := run(t, s); !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(err.Error(), "mounts: /data: map ids of ramfs: invalid argument: the kernel maps none in ramfs") {
+		t.Errorf("ramfs: %v", err)
+	}
+	s.Mounts[len(s.Mounts)-1] = specs.Mount{Destination: "/data", Source: "/proc", Options: []string{"bind"}, UIDMappings: ids(5, 1000), GIDMappings: ids(6, 1001)}
+	if _, _, err := run(t, s); !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(err.Error(), "the kernel maps none in proc") {
+		t.Errorf("bound proc: %v", err)
+	}
+}
+
+// attachLoop makes a block device of a file.
+func attachLoop(t *testing.T, file string) string {
+	t.Helper()
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		t.Skipf("no loop devices: %v", err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("losetup: %v: %s", err, out)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+			t.Errorf("losetup --detach: %v: %s", err, out)
+		}
+	})
+	return device
+}
+
 // TestBindFromOutOfReach: a user namespace's root may be given what it could not
 // reach by path, as with runc.
 func TestBindFromOutOfReach(t *testing.T) {
@@ -484,7 +560,12 @@ func TestWrongMountsAreRefused(t *testing.T) {
 	}{
 		{"idmap: needs uidMappings and gidMappings", errdefs.ErrInvalid, specs.Mount{Destination: "/x", Source: "/", Options: []string{"bind", "idmap"}}},
 		{"one needs the other", errdefs.ErrInvalid, specs.Mount{Destination: "/x", Source: "/", Options: []string{"bind"}, UIDMappings: one}},
-		{"idmap of what is no bind mount", errdefs.ErrUnsupported, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"idmap"}}},
+		{"idmap of mqueue", errdefs.ErrUnsupported, specs.Mount{Destination: "/x", Type: "mqueue", UIDMappings: one, GIDMappings: one}},
+		{"idmap of what is mounted already", errdefs.ErrUnsupported, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"remount"}, UIDMappings: one, GIDMappings: one}},
+		{"idmap of overlay with options of such length", errdefs.ErrUnsupported, specs.Mount{Destination: "/x", Type: "overlay", UIDMappings: one, GIDMappings: one,
+			Options: []string{"lowerdir=" + strings.Repeat("/a", 400)}}},
+		{"idmap: needs uidMappings", errdefs.ErrInvalid, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"idmap"}}},
+		{"idmap: needs uidMappings", errdefs.ErrInvalid, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"tmpcopyup", "idmap"}}},
 		{"tmpcopyup: is for tmpfs", errdefs.ErrInvalid, specs.Mount{Destination: "/x", Type: "ramfs", Options: []string{"tmpcopyup"}}},
 		{"must not be inside /proc", errdefs.ErrInvalid, specs.Mount{Destination: "/proc/self", Type: "tmpfs"}},
 		{"only proc may be mounted there", errdefs.ErrInvalid, specs.Mount{Destination: "/proc", Type: "tmpfs"}},
