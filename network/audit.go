@@ -66,7 +66,7 @@ func (a *auditor) bridge() error {
 	if link.Attrs().RawFlags&unix.IFF_UP == 0 {
 		a.found.Add(object, "the bridge is down", "set it up", remake)
 	}
-	addrs, err := a.s.query.AddrList(link, unix.AF_INET)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return a.s.query.AddrList(link, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
@@ -88,7 +88,7 @@ func (a *auditor) forwarding() error {
 
 // leases looks at what each container holds.
 func (a *auditor) leases() error {
-	links, err := a.s.query.LinkList()
+	links, err := dump(a.s.query.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -170,7 +170,7 @@ func (a *auditor) files(leases []*lease) error {
 
 // links looks for ports of the bridge that belong to nobody.
 func (a *auditor) links() error {
-	links, err := a.s.query.LinkList()
+	links, err := dump(a.s.query.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

@@ -95,7 +95,7 @@ func isOurBridge(link netlink.Link) bool {
 func (s *Store) setBridgeAddress() error {
 	want := netip.PrefixFrom(s.bridge.gateway, s.bridge.subnet.Bits())
 	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: s.opts.BridgeLink, Index: s.bridge.index}}
-	addrs, err := s.query.AddrList(link, unix.AF_INET)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return s.query.AddrList(link, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", s.opts.BridgeLink, err)
 	}
@@ -199,7 +199,7 @@ func (s *Store) chooseMTU() (int, error) {
 		return s.opts.MTU, nil
 	}
 	const usual = 1500
-	routes, err := s.query.RouteList(nil, unix.AF_INET)
+	routes, err := dump(func() ([]netlink.Route, error) { return s.query.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return 0, fmt.Errorf("list routes: %w", err)
 	}

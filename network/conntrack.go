@@ -21,7 +21,7 @@ func (s *Store) forgetFlows(l *lease) error {
 	if len(f.ports) == 0 {
 		return nil
 	}
-	addrs, err := s.query.AddrList(nil, unix.AF_INET)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return s.query.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}

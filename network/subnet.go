@@ -52,7 +52,7 @@ func (s *Store) hostPrefixes() ([]netip.Prefix, error) {
 		return nil, err
 	}
 	var taken []netip.Prefix
-	addrs, err := s.query.AddrList(nil, unix.AF_INET)
+	addrs, err := dump(func() ([]netlink.Addr, error) { return s.query.AddrList(nil, unix.AF_INET) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -62,7 +62,9 @@ func (s *Store) hostPrefixes() ([]netip.Prefix, error) {
 		}
 	}
 	// Every table: policy routing (VPNs) keeps its networks outside of main.
-	routes, err := s.query.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return s.query.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
