@@ -116,12 +116,9 @@ func (s *Store) Warnings() ([]string, error) {
 
 // warnOf tells what a chain does to forwarded traffic of ours.
 func (s *Store) warnOf(ch *nftables.Chain, docker bool) string {
-	family := ch.Table.Family
-	forwards := ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward &&
-		(family == nftables.TableFamilyIPv4 || family == nftables.TableFamilyINet)
-	link := s.opts.BridgeLink
+	family, link := ch.Table.Family, s.opts.BridgeLink
 	switch {
-	case !forwards || ch.Table.Name == link:
+	case !forwards(ch) || ch.Table.Name == link:
 		return ""
 	case ch.Table.Name == "firewalld":
 		return fmt.Sprintf("firewalld rejects forwarded traffic of containers unless told: firewall-cmd --permanent --zone=trusted --add-interface=%s && firewall-cmd --reload", link)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -66,7 +67,7 @@ func (s *Store) reconcileLeases(alive map[string]bool, rep *Report) error {
 // reconcileLinks removes ports of the bridge that no lease names, and puts links of
 // leases that are no port of it back, where they exist.
 func (s *Store) reconcileLinks(rep *Report) error {
-	links, err := s.query.LinkList()
+	links, err := dump(s.query.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -145,7 +146,7 @@ func Purge(ctx context.Context, opts Options) error {
 		deleteTable(opts.BridgeLink),
 		purgeLinks(opts.BridgeLink),
 		purgeNamespaces(opts.NetnsDir),
-		restoreForwarding(opts.RunDir),
+		restoreForwarding(&opts),
 		os.RemoveAll(opts.RunDir),
 		os.RemoveAll(opts.StateDir),
 		ctx.Err())
@@ -165,7 +166,7 @@ func purgeLinks(bridge string) error {
 	if err != nil || index == 0 {
 		return err
 	}
-	links, err := netlink.LinkList()
+	links, err := dump(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -204,11 +205,55 @@ func unmountDir(dir string) error {
 }
 
 // restoreForwarding turns forwarding off when it was us who turned it on since
-// the host booted.
-func restoreForwarding(runDir string) error {
-	changes, err := readHostChanges(runDir)
+// the host booted, and nobody else has come to need it: another engine's
+// containers would be cut off.
+func restoreForwarding(opts *Options) error {
+	changes, err := readHostChanges(opts.RunDir)
 	if err != nil || !changes.EnabledForwarding {
 		return err
 	}
+	needs, err := forwardingNeededBy(opts.BridgeLink)
+	if err != nil {
+		return err
+	}
+	if needs != "" {
+		opts.Logger.Warn("net.ipv4.ip_forward stays on: somebody else may need it", "who", needs)
+		return nil
+	}
 	return writeSysctl(forwardSysctl, "0")
+}
+
+// forwardingNeededBy names what on the host speaks for somebody else who forwards:
+// a bridge that is not ours, or a firewall table that treats what is forwarded.
+// Nobody is "".
+func forwardingNeededBy(bridge string) (string, error) {
+	links, err := dump(netlink.LinkList)
+	if err != nil {
+		return "", fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if name := l.Attrs().Name; l.Type() == "bridge" && name != bridge {
+			return "bridge " + name, nil
+		}
+	}
+	c, err := nftables.New()
+	if err != nil {
+		return "", fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return "", fmt.Errorf("list firewall chains: %w", err)
+	}
+	for _, ch := range chains {
+		if ch.Table.Name != bridge && forwards(ch) {
+			return "firewall table " + ch.Table.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// forwards says whether a chain is for IPv4 packets on their way through the host.
+func forwards(ch *nftables.Chain) bool {
+	v4 := ch.Table.Family == nftables.TableFamilyIPv4 || ch.Table.Family == nftables.TableFamilyINet
+	return v4 && ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward
 }

@@ -178,6 +178,39 @@ func TestForwardingOfTheHostIsLeftOn(t *testing.T) {
 	}
 }
 
+// TestForwardingThatOthersNeed is left on, also when it was us who turned it on.
+func TestForwardingThatOthersNeed(t *testing.T) {
+	needRoot(t)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "other0"}}
+	nft := func(args ...string) func() error {
+		return func() error { return exec.Command("nft", args...).Run() }
+	}
+	for _, other := range []struct {
+		what         string
+		make, remove func() error
+	}{
+		{"bridge", func() error { return netlink.LinkAdd(bridge) }, func() error { return netlink.LinkDel(bridge) }},
+		{"firewall", nft("add table ip other; add chain ip other f { type filter hook forward priority 0; }"), nft("delete", "table", "ip", "other")},
+	} {
+		t.Run(other.what, func(t *testing.T) {
+			if err := writeSysctl(forwardSysctl, "0"); err != nil {
+				t.Fatal(err)
+			}
+			opts := testOptions(t)
+			s, err := Open(context.Background(), opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(other.make(), s.Close(), Purge(context.Background(), opts), other.remove()); err != nil {
+				t.Fatal(err)
+			}
+			if got := readFile(t, "/proc/sys/"+forwardSysctl); got != "1\n" {
+				t.Errorf("forwarding is %q", got)
+			}
+		})
+	}
+}
+
 // TestFirewallHeals: a reload of the host's own rules flushes ours.
 func TestFirewallHeals(t *testing.T) {
 	r := newRig(t)
