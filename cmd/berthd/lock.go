@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/berth-containers/berth/errdefs"
 	"golang.org/x/sys/unix"
@@ -51,6 +52,9 @@ func lockRoot(name, root string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) && ownerIsGone(file) {
+		err = lockSoon(file)
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		err = heldBy(file, name, root)
 	} else if err == nil {
@@ -62,11 +66,48 @@ func lockRoot(name, root string) (*os.File, error) {
 	return file, nil
 }
 
-// heldBy names the daemon that holds a lock.
-func heldBy(file *os.File, name, root string) error {
+// ownerPatience bounds the wait for a lock whose owner has been killed.
+const ownerPatience = 10 * time.Second
+
+// ownerIsGone says that the daemon that took the lock is dead. It may have been
+// killed while it started a program: the child has the lock until it executes that,
+// which on a busy host takes a moment.
+func ownerIsGone(file *os.File) bool {
+	pid, err := strconv.Atoi(lockedBy(file))
+	return err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+}
+
+// lockSoon waits for such a lock. EWOULDBLOCK: it is not given up.
+func lockSoon(file *os.File) error {
+	locked := make(chan error, 1)
+	go func() {
+		for {
+			if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+				locked <- err
+				return
+			}
+		}
+	}()
+	timer := time.NewTimer(ownerPatience)
+	defer timer.Stop()
+	select {
+	case err := <-locked:
+		return err
+	case <-timer.C:
+		return unix.EWOULDBLOCK // who waits on ends with this process
+	}
+}
+
+// lockedBy is the pid that a lock file names, "" when it names none.
+func lockedBy(file *os.File) string {
 	text := make([]byte, 32)
 	n, _ := file.ReadAt(text, 0)
-	pid := strings.TrimSpace(string(text[:n]))
+	return strings.TrimSpace(string(text[:n]))
+}
+
+// heldBy names the daemon that holds a lock.
+func heldBy(file *os.File, name, root string) error {
+	pid := lockedBy(file)
 	if pid == "" {
 		pid = "not known yet"
 	}
