@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -15,21 +16,34 @@ func (s *server) restore() error {
 	if err != nil {
 		return err
 	}
+	var burials sync.WaitGroup
+	slots := make(chan struct{}, burialsAtOnce)
 	for _, id := range ids {
 		execs, own, err := s.records.exits(id)
 		if err != nil {
 			// A record that cannot be read is as good as none.
 			s.log.Error("exit record is lost", "container", id, "cause", err)
 		}
-		if own == nil {
-			own = s.bury(id)
-		}
-		for _, status := range append(execs, *own) {
+		for _, status := range execs {
 			s.remember(status)
 		}
+		if own != nil {
+			s.remember(*own)
+			continue
+		}
+		slots <- struct{}{}
+		burials.Go(func() {
+			defer func() { <-slots }()
+			s.remember(*s.bury(id))
+		})
 	}
+	burials.Wait()
 	return nil
 }
+
+// burialsAtOnce bounds how many containers are ended at a time: one whose processes
+// wait in the kernel takes seconds, and the next engine waits for all of them.
+const burialsAtOnce = 16
 
 // bury ends a container whose keeper was killed and records it as exited.
 func (s *server) bury(id string) *Status {
@@ -65,5 +79,7 @@ func (s *server) remember(status Status) {
 	k := key{status.ContainerID, status.ExecID}
 	done := make(chan struct{})
 	close(done)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.processes[k] = &process{key: k, settled: done, done: done, status: status}
 }
