@@ -125,16 +125,20 @@ func (r *rig) start(t *testing.T) {
 	r.cmd = exec.Command(filepath.Join(r.bin, "berthd"), r.flags()...)
 	r.cmd.Stderr = r.log
 	r.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+r.path("notify"), "BERTH_FAULT="+r.path("fault"))
+	if err := r.notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	cmd, gone := r.cmd, make(chan struct{})
 	r.gone = gone
-	go func() { defer close(gone); _ = cmd.Wait() }() // how it ends is the test's affair
+	ended := func() { _ = r.notify.SetReadDeadline(time.Now()) } // who waits for its news waits in vain
+	go func() { defer close(gone); defer ended(); _ = cmd.Wait() }() // how it ends is the test's affair
 	if err := r.awaitEngine(); err != nil {
 		_ = cmd.Process.Signal(syscall.SIGQUIT) // its log then says what it waits for
 		<-gone
-		t.Fatalf("start berthd: %v", err)
+		t.Fatalf("start berthd: %v (%v)", err, cmd.ProcessState)
 	}
 	var err error
 	if r.keeper, err = peer(r.path("run/keeper.sock")); err != nil {
@@ -144,9 +148,6 @@ func (r *rig) start(t *testing.T) {
 
 // awaitEngine reads the news of this start; those of one that was killed may precede it.
 func (r *rig) awaitEngine() error {
-	if err := r.notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
 	buf := make([]byte, 256)
 	for {
 		n, err := r.notify.Read(buf)
