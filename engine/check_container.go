@@ -101,7 +101,11 @@ func (e *Engine) settle(ctx context.Context, c *ctr) (string, error) {
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return "", err
 	}
-	if err := e.reconcileOne(ctx, c, st, err == nil); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	there := err == nil
+	if err = c.lock(ctx); err == nil {
+		err = e.reconcileNow(ctx, c, st, there)
+	}
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return "", err
 	}
 	if c.gone() {

@@ -73,6 +73,11 @@ func (e *Engine) restartLater(c *ctr, delay time.Duration) {
 		case <-ctx.Done():
 			return
 		}
+		select {
+		case <-e.reconciled: // or its network would be taken for a stranger's
+		case <-ctx.Done():
+			return
+		}
 		if err := e.restartNow(ctx, c); err != nil && !errors.Is(err, errdefs.ErrNotFound) && ctx.Err() == nil {
 			e.log.Error("restart by policy", "container", c.id, "err", err)
 		}

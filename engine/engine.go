@@ -141,6 +141,10 @@ type Engine struct {
 	containers *roster
 	execs      *execIndex
 
+	// reconciled is closed when what belongs to no container has been removed: what is
+	// started before that could be taken for it.
+	reconciled chan struct{}
+
 	// ctx ends with Close; wg counts the goroutines that end with it.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -154,7 +158,7 @@ type Engine struct {
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e := &Engine{
 		cfg: cfg.withDefaults(), events: newEventLog(), containers: newRoster(),
-		execs: &execIndex{byID: map[string]*ctr{}},
+		execs: &execIndex{byID: map[string]*ctr{}}, reconciled: make(chan struct{}),
 	}
 	e.log, e.cdi = e.cfg.Logger, cdiRegistry{e.cfg.CDISpecDirs}
 	e.ids.configured = e.cfg.UsernsIDs
@@ -229,7 +233,7 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 		return err
 	}
 	e.keeper = &keeperLink{opts: keeper.ConnectOptions{Root: e.cfg.RunRoot, Binary: findBinary(e.cfg.BerthOCI)}}
-	if _, err = e.keeper.connect(ctx); err != nil {
+	if err := e.meetKeeper(ctx); err != nil {
 		return err
 	}
 	return e.considerUpgrade(ctx)

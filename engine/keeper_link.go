@@ -124,6 +124,46 @@ func (l *keeperLink) awaitGone(ctx context.Context, c *keeper.Client) bool {
 	return false
 }
 
+const (
+	// keeperSlow is after how long the log says that the engine waits for the keeper.
+	keeperSlow = 2 * time.Second
+	// keeperPatience is how long a keeper may take to answer an engine that begins. A
+	// new one ends first what the one before has left running.
+	keeperPatience = time.Minute
+)
+
+// errKeeperSilent is the end of that patience.
+var errKeeperSilent = errdefs.WithHint(
+	errdefs.As(errdefs.ErrUnavailable, fmt.Errorf("keeper has not answered for %s", keeperPatience)),
+	"it may be stopped, or wait for a disk: see the process berth-oci keep, and keeper.log in the run directory")
+
+// patiently bounds what asks the keeper while the engine begins, and has the log say
+// so when it takes long.
+func (e *Engine) patiently(ctx context.Context, ask func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, keeperPatience, errKeeperSilent)
+	defer cancel()
+	slow := time.AfterFunc(keeperSlow, func() { e.log.Warn("waiting for the keeper", "for", keeperSlow, "at most", keeperPatience) })
+	defer slow.Stop()
+	return ask(ctx)
+}
+
+// meetKeeper connects to the keeper for the first time.
+func (e *Engine) meetKeeper(ctx context.Context) error {
+	return e.patiently(ctx, func(ctx context.Context) error {
+		_, err := e.keeper.connect(ctx)
+		return err
+	})
+}
+
+// keeperList is what the keeper knows, for an engine that begins.
+func (e *Engine) keeperList(ctx context.Context) (list []keeper.Status, err error) {
+	err = e.patiently(ctx, func(ctx context.Context) error {
+		list, err = e.keeper.list(ctx)
+		return err
+	})
+	return list, err
+}
+
 // start has the keeper start a process; see [keeperDied].
 func (l *keeperLink) start(ctx context.Context, r *keeper.StartRequest) (keeper.Status, error) {
 	l.turn.RLock()

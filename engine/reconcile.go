@@ -101,9 +101,10 @@ func (e *Engine) adopt(rec *record) error {
 
 // reconcile brings the records in line with what the keeper knows and the
 // kernel has. What ended meanwhile is settled, what was half done is undone or
-// done, what belongs to nobody is removed.
+// done, what belongs to nobody is removed. What may take its time is done beside, see
+// besides: nothing of it keeps the engine from its clients.
 func (e *Engine) reconcile(ctx context.Context) error {
-	known, err := e.keeper.list(ctx)
+	known, err := e.keeperList(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,29 +117,61 @@ func (e *Engine) reconcile(ctx context.Context) error {
 			execs[st.ExecID] = st
 		}
 	}
+	var beside besides
 	for _, c := range e.containers.all() {
 		e.sendLog(c)
 		st, there := inits[c.id]
-		if !there {
-			st, there = e.awaitStart(ctx, c)
+		delete(inits, c.id)
+		if err := c.lock(ctx); err != nil {
+			return err
 		}
-		if err := e.reconcileOne(ctx, c, st, there); err != nil {
+		if !there && c.rec.State.Status == stateStarting {
+			beside.add("find out what became of a start", c.id, func(ctx context.Context) error { return e.reconcileStart(ctx, c) })
+		} else if err := e.reconcileOne(ctx, c, st, there, &beside); err != nil {
 			e.log.Error("reconcile container", "container", c.id, "err", err)
 		}
 		if err := e.reconcileExecs(c, execs); err != nil {
 			e.log.Error("reconcile execs", "container", c.id, "err", err)
 		}
-		delete(inits, c.id)
 	}
 	for id, st := range inits { // processes of containers that are not ours
-		if st.Exited {
-			continue // watchExits forgets it
-		}
-		if err := e.endStray(ctx, id); err != nil {
-			return err
+		if !st.Exited { // else watchExits forgets it
+			beside.add("end a process that belongs to no container", id, func(ctx context.Context) error { return e.endStray(ctx, id) })
 		}
 	}
-	return e.sweep(ctx)
+	if err := e.sweep(ctx); err != nil {
+		// What is left is nobody's, or wrong already; the next start or a check's
+		// repair tries again.
+		e.log.Error("remove what belongs to no container", "err", err)
+	}
+	close(e.reconciled)
+	beside.run(e, besidePatience)
+	return nil
+}
+
+// reconcileStart settles a container whose start an engine, now dead, had asked for,
+// when the keeper knows what became of it. The caller's lock is released.
+func (e *Engine) reconcileStart(ctx context.Context, c *ctr) error {
+	st, there := e.awaitStart(ctx, c)
+	if err := ctx.Err(); err != nil { // the next engine finds out
+		c.unlock()
+		return err
+	}
+	return e.reconcileNow(ctx, c, st, there)
+}
+
+// reconcileNow is reconcileOne with all that follows, but for what is done in the
+// background anyway.
+func (e *Engine) reconcileNow(ctx context.Context, c *ctr, st keeper.Status, there bool) error {
+	var beside besides
+	err := e.reconcileOne(ctx, c, st, there, &beside)
+	for _, w := range beside.work {
+		err = errors.Join(err, w.do(ctx))
+	}
+	for _, f := range beside.last {
+		e.wg.Go(f)
+	}
+	return err
 }
 
 // adoptPoll is how often a start is looked at that an engine, now dead, asked
@@ -148,9 +181,6 @@ const adoptPoll = 5 * time.Millisecond
 // awaitStart finds out what became of a start in flight: the keeper lists a
 // process only once it runs.
 func (e *Engine) awaitStart(ctx context.Context, c *ctr) (keeper.Status, bool) {
-	if c.rec.State.Status != stateStarting {
-		return keeper.Status{}, false
-	}
 	client, err := e.keeper.connect(ctx)
 	if err != nil {
 		return keeper.Status{}, false
@@ -173,11 +203,19 @@ func (e *Engine) awaitStart(ctx context.Context, c *ctr) (keeper.Status, bool) {
 	}
 }
 
-// reconcileOne settles one container. st is the keeper's word on it.
-func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, there bool) error {
-	if err := c.lock(ctx); err != nil {
-		return err
+// reconcileOne settles one container, whose lock the caller has taken; it is released
+// when that is done. st is the keeper's word on it.
+func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, there bool, beside *besides) error {
+	held := true
+	release := func() {
+		c.unlock()
+		held = false
 	}
+	defer func() {
+		if held {
+			release()
+		}
+	}()
 	status := c.rec.State.Status
 	var err error
 	remove := false
@@ -198,7 +236,12 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 	default:
 		switch {
 		case there && !st.Exited: // a start that was given up went through after all
-			err = e.endStray(ctx, c.id)
+			held = false // until it has ended
+			beside.add("end a process of a start that was given up", c.id, func(ctx context.Context) error {
+				defer c.unlock()
+				return e.endStray(ctx, c.id)
+			})
+			return nil
 		case there: // its end is on record, and in the way of the next start
 			err = e.keeper.forget(ctx, c.id, "")
 		}
@@ -206,17 +249,19 @@ func (e *Engine) reconcileOne(ctx context.Context, c *ctr, st keeper.Status, the
 	}
 	intended := c.rec.State.intents
 	if err == nil && !remove && !intended.Remove {
-		e.resumePolicy(c)
+		e.resumePolicy(c, beside)
 	}
-	c.unlock()
+	release()
 	volumes := status == stateCreating || c.rec.HostConfig.AutoRemove || intended.RemoveVolumes
 	switch {
 	case remove:
-		return errors.Join(err, e.remove(ctx, c, RemoveOptions{Volumes: volumes}))
+		beside.add("remove a container", c.id, func(ctx context.Context) error {
+			return e.remove(context.WithoutCancel(ctx), c, RemoveOptions{Volumes: volumes})
+		})
 	case intended.Remove && err == nil: // a forced removal was cut short
-		e.wg.Go(func() { e.finishRemoval(c, volumes) })
+		beside.last = append(beside.last, func() { e.finishRemoval(c, volumes) })
 	case intended.Restart && err == nil && status != stateStarting && c.snapshot().State.active(): // so was a restart
-		e.wg.Go(func() { e.finishRestart(c) })
+		beside.last = append(beside.last, func() { e.finishRestart(c) })
 	}
 	return err
 }
@@ -333,7 +378,7 @@ func (e *Engine) rollBack(ctx context.Context, c *ctr) error {
 // resumePolicy starts, in the background, what the restart policy wants
 // running when an engine starts: also what was waiting for its restart, and,
 // with always, what a user had stopped. The caller holds act.
-func (e *Engine) resumePolicy(c *ctr) {
+func (e *Engine) resumePolicy(c *ctr, beside *besides) {
 	st, p := &c.rec.State, c.rec.HostConfig.RestartPolicy
 	if st.Status == stateRestarting {
 		if c.restart.cancel == nil {
@@ -347,7 +392,7 @@ func (e *Engine) resumePolicy(c *ctr) {
 	if !st.Restart && !p.IsAlways() && !(p.IsUnlessStopped() && !st.Stopped) && !(p.IsOnFailure() && wantsRestart(c.rec, st.ExitCode)) {
 		return
 	}
-	e.wg.Go(func() {
+	beside.last = append(beside.last, func() {
 		if err := c.lock(e.ctx); err != nil {
 			return
 		}
