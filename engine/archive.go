@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"github.com/berth-containers/berth/image"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -235,6 +236,7 @@ func (e *Engine) ContainerExtract(ctx context.Context, ref, name string, r io.Re
 	if err := x.all(ctx, tar.NewReader(plain)); err != nil {
 		return fmt.Errorf("copy to %s in container %s: %w", name, short(c.id), err)
 	}
+	fault.Here(fault.CopyDone)
 	e.emitContainer(c.snapshot(), events.ActionExtractToDir, nil)
 	return nil
 }

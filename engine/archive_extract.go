@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/berth-containers/berth/errdefs"
+	"github.com/berth-containers/berth/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -169,8 +170,8 @@ func (x *extractor) resolve(name string) (*os.File, error) {
 	}
 }
 
-// makeRoom removes what is in the entry's place, but a directory that stays one:
-// then it returns true.
+// makeRoom removes what is in the entry's place, but a directory that stays one: then
+// it returns true. A file that another one replaces is there until that is whole.
 func (x *extractor) makeRoom(parent *os.File, base string, hdr *tar.Header) (stays bool, err error) {
 	var st unix.Statx_t
 	err = statx(parent, base, unix.AT_SYMLINK_NOFOLLOW, &st)
@@ -188,6 +189,9 @@ func (x *extractor) makeRoom(parent *os.File, base string, hdr *tar.Header) (sta
 		return false, invalidf("cannot overwrite directory %q with non-directory %q", hdr.Name, x.abs)
 	case x.noOverwrite && wantDir:
 		return false, invalidf("cannot overwrite non-directory %q with directory %q", hdr.Name, x.abs)
+	}
+	if !isDir && hdr.Typeflag == tar.TypeReg {
+		return false, nil
 	}
 	return false, removeAt(parent, base)
 }
@@ -285,20 +289,74 @@ func (x *extractor) leaf(ctx context.Context, parent *os.File, base string, hdr 
 	return x.pathAttributes(made, hdr)
 }
 
+// regular makes a file. It has no name before it is whole (O_TMPFILE): a full disk, or
+// an end of this process, leaves what was there. Where the file system cannot do that
+// what was there goes first.
 func (x *extractor) regular(ctx context.Context, parent *os.File, base string, hdr *tar.Header, r io.Reader) error {
+	f, err := openAt(parent, ".", unix.O_WRONLY|unix.O_TMPFILE)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) {
+		return x.regularInPlace(ctx, parent, base, hdr, r)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := x.fill(ctx, f, hdr, r); err != nil {
+		return err
+	}
+	fault.Here(fault.CopyWritten)
+	return giveName(f, parent, base)
+}
+
+func (x *extractor) regularInPlace(ctx context.Context, parent *os.File, base string, hdr *tar.Header, r io.Reader) error {
+	if err := removeAt(parent, base); err != nil {
+		return err
+	}
 	fd, err := unix.Openat(int(parent.Fd()), base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return &os.PathError{Op: "create", Path: base, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), base)
-	_, err = io.Copy(f, contextReader{ctx, r})
-	if err == nil {
-		err = x.attributes(f, hdr)
+	defer f.Close()
+	if err := x.fill(ctx, f, hdr, r); err != nil {
+		return errors.Join(err, removeAt(parent, base)) // half a file is none
 	}
-	if err == nil {
-		err = setTimes(f, "", hdr)
+	return nil
+}
+
+// fill gives a new file its content and attributes.
+func (x *extractor) fill(ctx context.Context, f *os.File, hdr *tar.Header, r io.Reader) error {
+	if _, err := io.Copy(f, contextReader{ctx, r}); err != nil {
+		return err
 	}
-	return errors.Join(err, f.Close())
+	if err := x.attributes(f, hdr); err != nil {
+		return err
+	}
+	return setTimes(f, "", hdr)
+}
+
+// giveName gives a file without a name one, which may be another file's.
+func giveName(f, parent *os.File, base string) error {
+	dir := int(parent.Fd())
+	err := unix.Linkat(int(f.Fd()), "", dir, base, unix.AT_EMPTY_PATH)
+	if !errors.Is(err, unix.EEXIST) {
+		return nameError(base, err)
+	}
+	temporary := ".berth-copy-" + short(newID())
+	if err := unix.Linkat(int(f.Fd()), "", dir, temporary, unix.AT_EMPTY_PATH); err != nil {
+		return nameError(base, err)
+	}
+	if err := unix.Renameat(dir, temporary, dir, base); err != nil {
+		return errors.Join(nameError(base, err), removeAt(parent, temporary))
+	}
+	return nil
+}
+
+func nameError(base string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: "name", Path: base, Err: err}
 }
 
 // link makes a further name of a file of the archive, or of one below the

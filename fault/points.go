@@ -42,6 +42,8 @@ const (
 	UnpauseDone   Point = "engine.unpause.done"
 	UpdateRecord  Point = "engine.update.record"
 	UpdateDone    Point = "engine.update.done"
+	CopyWritten   Point = "engine.copy.written" // a file into a container, without a name yet
+	CopyDone      Point = "engine.copy.done"
 
 	ExecCreated  Point = "engine.exec.created"
 	ExecClaimed  Point = "engine.exec.claimed"
@@ -113,7 +115,7 @@ func Points() []Point {
 		StartRecord, StartShm, StartRootfs, StartNetwork, StartFiles, StartAnswered, StartDone,
 		StopRecord, StopSignal, RestartPause, ExitReleased, ExitRecord, ExitDone,
 		RemoveRecord, RemoveReleased, RemoveSnapshot, RemoveVolumes, RemoveDir, RemoveDone,
-		RenameDone, PauseRecord, PauseDone, UnpauseThawed, UnpauseDone, UpdateRecord, UpdateDone,
+		RenameDone, PauseRecord, PauseDone, UnpauseThawed, UnpauseDone, UpdateRecord, UpdateDone, CopyWritten, CopyDone,
 		ExecCreated, ExecClaimed, ExecAnswered, ExecDone, ExecEnded,
 
 		ListWritten, ListRenamed, BlobCommitted, LayerPrepared, LayerExtracted, LayerListed, LayerCommitted, LayerRemoved,

@@ -18,7 +18,7 @@ import (
 const wholeVar = "BERTH_CRASH_WHOLE"
 
 // sampleEvery is the one case of how many that a sample has.
-const sampleEvery = 14
+const sampleEvery = 15
 
 // victim is who is killed when a point is reached.
 type victim string

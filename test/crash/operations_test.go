@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -129,6 +130,9 @@ func operations() []operation {
 		{name: "restart", ensure: have("one", "running", config(waits, nil)), act: one("restart")},
 		{name: "pause", ensure: have("one", "running", config(waits, nil)), act: one("pause")},
 		{name: "unpause", ensure: have("one", "paused", config(waits, nil)), act: one("unpause")},
+		{name: "cp", ensure: ensureUncopied, act: func(r *rig) error {
+			return r.do("PUT", "/containers/one/archive?path=/", bytes.NewReader(tarOf("copied")), nil)
+		}},
 		{name: "rename", ensure: func(r *rig) error {
 			return errors.Join(r.lack("other"), have("one", "created", config(waits, nil))(r))
 		}, act: one("rename?name=other")},
@@ -150,15 +154,39 @@ func operations() []operation {
 		{name: "pull", ensure: func(r *rig) error { return lackImage(r.reg.host + "/pulled:latest")(r) }, act: func(r *rig) error {
 			return r.do("POST", "/images/create?fromImage="+url.QueryEscape(r.reg.host+"/pulled")+"&tag=latest", nil, nil)
 		}},
+		{name: "push", ensure: ensureUnpushed, act: func(r *rig) error {
+			return r.do("POST", "/images/"+r.reg.host+"/pushed/push?tag=latest", nil, nil)
+		}},
 		{name: "tag", ensure: lackImage("tagged"), act: post("/images/box/tag?repo=tagged", nil)},
 		{name: "rmi", ensure: func(r *rig) error { return r.do("POST", "/images/load", bytes.NewReader(r.archive), nil) },
 			act: func(r *rig) error { return r.do("DELETE", "/images/boxed", nil, nil) }},
 		{name: "volume-create", ensure: lackVolume("hold"), act: post("/volumes/create", map[string]any{"Name": "hold"})},
 		{name: "volume-rm", ensure: post("/volumes/create", map[string]any{"Name": "hold"}),
 			act: func(r *rig) error { return r.do("DELETE", "/volumes/hold", nil, nil) }},
+		{name: "volume-prune", ensure: post("/volumes/create", map[string]any{"Name": "hold"}),
+			act: post("/volumes/prune?filters="+url.QueryEscape(`{"all":["true"]}`), nil)},
 		{name: "prune", ensure: have("one", "exited", bare()), act: post("/containers/prune", nil)},
 		{name: "image-prune", ensure: ensureDangling, act: post("/images/prune", nil)},
 	}
+}
+
+// ensureUncopied makes a container that has an older file where one is to be copied.
+func ensureUncopied(r *rig) error {
+	if err := have("one", "running", config(waits, nil))(r); err != nil {
+		return err
+	}
+	r.watched = "/copied"
+	return r.do("PUT", "/containers/one/archive?path=/", bytes.NewReader(tarWith("copied", "older")), nil)
+}
+
+// ensureUnpushed makes an image that its registry does not have.
+func ensureUnpushed(r *rig) error {
+	name := r.reg.host + "/pushed"
+	if err := lackImage(name)(r); err != nil {
+		return err
+	}
+	r.reg.forgetPushed()
+	return r.do("POST", "/images/create?fromSrc=-&repo="+url.QueryEscape(name)+"&tag=latest", bytes.NewReader(tarOf("pushed")), nil)
 }
 
 // actExec executes a command and waits for its end.
@@ -281,7 +309,11 @@ func (r *rig) observe() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		lines = append(lines, r.describe(&c))
+		text, err := r.content(&c)
+		if err != nil {
+			return "", err
+		}
+		lines = append(lines, r.describe(&c)+text)
 	}
 	var images []struct{ RepoTags []string }
 	if err := r.do("GET", "/images/json", nil, &images); err != nil {
@@ -299,7 +331,32 @@ func (r *rig) observe() (string, error) {
 	if err := r.do("GET", "/volumes", nil, &volumes); err != nil {
 		return "", err
 	}
+	if r.reg.has("pushed:latest") {
+		lines = append(lines, "the registry has pushed")
+	}
 	return strings.Join(append(lines, fmt.Sprintf("%d volumes", len(volumes.Volumes))), "\n"), nil
+}
+
+// content is what the watched file of a container says, in words; "" without one.
+func (r *rig) content(c *inspected) (string, error) {
+	if r.watched == "" {
+		return "", nil
+	}
+	archive, err := r.get("/containers/" + c.Id + "/archive?path=" + url.QueryEscape(r.watched))
+	switch {
+	case status(err) == http.StatusNotFound:
+		return "", nil
+	case status(err) == http.StatusConflict: // it has just ended: nothing that would last
+		return " is in between", nil
+	case err != nil:
+		return "", err
+	}
+	t := tar.NewReader(bytes.NewReader(archive))
+	if _, err := t.Next(); err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(t)
+	return " says " + string(text), err
 }
 
 // describe is a container in words: its name, state, exit code and limit.
@@ -332,12 +389,14 @@ func (r *rig) limit(id string) string {
 }
 
 // tarOf is a root file system with one file.
-func tarOf(name string) []byte {
+func tarOf(name string) []byte { return tarWith(name, name) }
+
+func tarWith(name, text string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(name))})
+	err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text))})
 	if err == nil {
-		_, err = w.Write([]byte(name))
+		_, err = w.Write([]byte(text))
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		panic(err) // a buffer takes everything
@@ -347,6 +406,7 @@ func tarOf(name string) []byte {
 
 // clear removes all containers, images and volumes but the image box.
 func (r *rig) clear() error {
+	r.watched = ""
 	var list []struct{ Id string }
 	if err := r.do("GET", "/containers/json?all=1", nil, &list); err != nil {
 		return err
@@ -392,8 +452,10 @@ func lost(state string) string {
 			continue
 		}
 		text := "container " + f[1] + " exited 255"
-		if i := slices.Index(f, "memory"); i > 0 {
-			text += " memory " + f[i+1]
+		for _, stays := range []string{"memory", "says"} {
+			if i := slices.Index(f, stays); i > 0 {
+				text += " " + stays + " " + f[i+1]
+			}
 		}
 		lines = append(lines, text)
 	}

@@ -6,18 +6,27 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// registry serves one image, pulled:latest, as a registry does.
+// registry serves one image, pulled:latest, as a registry does, and takes others.
 type registry struct {
-	host  string
+	host string
+
+	mu sync.Mutex
+	// blobs are found by digest, manifests also by repository and tag.
 	blobs map[string][]byte
+	// pulled are those that belong to pulled:latest.
+	pulled []string
 }
 
 // newRegistry serves rootfs as the image's only layer.
@@ -48,7 +57,8 @@ func newRegistry(t *testing.T, rootfs []byte) (*registry, error) {
 		return nil, err
 	}
 	g.put(manifestType, manifest)
-	g.blobs["latest"] = manifest
+	g.blobs["pulled:latest"] = manifest
+	g.pulled = slices.Collect(maps.Keys(g.blobs))
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
 	g.host = strings.TrimPrefix(server.URL, "http://")
@@ -59,19 +69,65 @@ const manifestType = "application/vnd.oci.image.manifest.v1+json"
 
 func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
+// take stores what is sent: a blob by its digest, a manifest by its name too.
+func (g *registry) take(w http.ResponseWriter, r *http.Request, name string) {
+	b, err := io.ReadAll(r.Body)
+	digest := digestOf(b)
+	if want := r.URL.Query().Get("digest"); err != nil || want != "" && want != digest {
+		http.Error(w, "it is cut short", http.StatusBadRequest)
+		return
+	}
+	g.blobs[digest] = b
+	if strings.Contains(r.URL.Path, "/manifests/") {
+		g.blobs[name] = b
+	}
+	w.Header().Set("Docker-Content-Digest", digest)
+	w.WriteHeader(http.StatusCreated)
+}
+
 // put keeps a blob and returns its descriptor.
 func (g *registry) put(mediaType string, b []byte) map[string]any {
 	g.blobs[digestOf(b)] = b
 	return map[string]any{"mediaType": mediaType, "digest": digestOf(b), "size": len(b)}
 }
 
-// ServeHTTP answers /v2/, /v2/pulled/manifests/REF and /v2/pulled/blobs/DIGEST.
+// has says whether there is a blob, or a manifest by that name.
+func (g *registry) has(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.blobs[name] != nil
+}
+
+// forgetPushed drops what is not part of pulled:latest.
+func (g *registry) forgetPushed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.blobs, func(name string, _ []byte) bool { return !slices.Contains(g.pulled, name) })
+}
+
+// ServeHTTP answers /v2/, /v2/NAME/manifests/REF, /v2/NAME/blobs/DIGEST and
+// /v2/NAME/blobs/uploads/.
 func (g *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/v2/" {
 		return
 	}
 	parts := strings.Split(r.URL.Path, "/")
-	b, ok := g.blobs[parts[len(parts)-1]]
+	name := parts[len(parts)-1]
+	if parts[len(parts)-2] == "manifests" && !strings.Contains(name, ":") {
+		name = parts[2] + ":" + name
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch r.Method {
+	case http.MethodPost: // an upload begins
+		w.Header().Set("Location", r.URL.Path+"1")
+		w.WriteHeader(http.StatusAccepted)
+		return
+	case http.MethodPut:
+		g.take(w, r, name)
+		return
+	}
+	b, ok := g.blobs[name]
 	if !ok {
 		http.NotFound(w, r)
 		return

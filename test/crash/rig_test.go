@@ -46,6 +46,8 @@ type rig struct {
 	rootfs  []byte
 	archive []byte
 	reg     *registry
+	// watched is the path of a file in containers that belongs to the state; "": none.
+	watched string
 	http    *http.Client
 	// notify gets berthd's READY=1.
 	notify *net.UnixConn
@@ -133,7 +135,7 @@ func (r *rig) start(t *testing.T) {
 	}
 	cmd, gone := r.cmd, make(chan struct{})
 	r.gone = gone
-	ended := func() { _ = r.notify.SetReadDeadline(time.Now()) } // who waits for its news waits in vain
+	ended := func() { _ = r.notify.SetReadDeadline(time.Now()) }     // who waits for its news waits in vain
 	go func() { defer close(gone); defer ended(); _ = cmd.Wait() }() // how it ends is the test's affair
 	if err := r.awaitEngine(); err != nil {
 		_ = cmd.Process.Signal(syscall.SIGQUIT) // its log then says what it waits for
