@@ -113,7 +113,9 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (*imagetypes.Insp
 	if err != nil {
 		return nil, e.suggestImage(ctx, err, ref)
 	}
-	return e.inspectImage(img), nil
+	resp := e.inspectImage(img)
+	resp.Manifests, err = e.imageManifests(img)
+	return resp, err
 }
 
 func (e *Engine) inspectImage(img *image.Image) *imagetypes.InspectResponse {

@@ -42,6 +42,11 @@ func (e *Engine) ImageList(ctx context.Context, opt ImageListOptions) ([]imagety
 		if opt.SharedSize {
 			s.SharedSize = usage.Shared[img.ID]
 		}
+		if opt.Manifests {
+			if s.Manifests, err = e.imageManifests(img); err != nil {
+				return nil, err
+			}
+		}
 		if !img.Created.IsZero() {
 			s.Created = img.Created.Unix()
 		}

@@ -174,6 +174,8 @@ type ImageListOptions struct {
 	ContainerCount bool
 	// SharedSize fills Summary.SharedSize.
 	SharedSize bool
+	// Manifests fills Summary.Manifests.
+	Manifests bool
 	// Filters: before, dangling, label, reference, since, until.
 	Filters Filters
 }

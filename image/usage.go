@@ -102,6 +102,27 @@ func (s *Store) usedImages(ctx context.Context) map[digest.Digest]bool {
 	return used
 }
 
+// ContentSize is what an image's blobs have together, in bytes: manifest, config
+// and layers.
+func (s *Store) ContentSize(img *Image) (int64, error) {
+	config, err := os.Stat(s.blobPath(img.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // it was removed meanwhile
+	}
+	if err != nil {
+		return 0, err
+	}
+	size := img.Target.Size + config.Size()
+	seen := map[digest.Digest]bool{}
+	for _, l := range img.Layers {
+		if !seen[l.Digest] {
+			size += l.BlobSize
+		}
+		seen[l.Digest] = true
+	}
+	return size, nil
+}
+
 // shared sums up, for each image, the layers it has in common with others.
 func (s *Store) shared() map[digest.Digest]int64 {
 	images := map[digest.Digest]int{}

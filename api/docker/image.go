@@ -47,6 +47,7 @@ func (s *Server) imageList(w *response, r *request) error {
 		All:            r.boolean("all"),
 		ContainerCount: r.version >= 51,
 		SharedSize:     r.boolean("shared-size"),
+		Manifests:      r.version >= 47 && r.boolean("manifests"),
 		Filters:        filters,
 	})
 	if err != nil {
@@ -60,6 +61,9 @@ func (s *Server) imageInspect(w *response, r *request, name string) error {
 	found, err := s.engine.ImageInspect(r.Context(), name)
 	if err != nil {
 		return err
+	}
+	if r.version < 48 || !r.boolean("manifests") {
+		found.Manifests = nil
 	}
 	if r.version < 52 {
 		return reply(w, http.StatusOK, imageBefore52(found, r.version))

@@ -19,9 +19,9 @@ import (
 
 // imageListing are the flags of images.
 type imageListing struct {
-	all, digests, quiet, noTrunc bool
-	format                       string
-	filter                       filterFlag
+	all, digests, quiet, noTrunc, tree bool
+	format                             string
+	filter                             filterFlag
 }
 
 func newImages(a *app) *cobra.Command {
@@ -35,8 +35,12 @@ func newImages(a *app) *cobra.Command {
 	fs.BoolVarP(&l.quiet, "quiet", "q", false, "Only show image IDs")
 	fs.BoolVar(&l.noTrunc, "no-trunc", false, "Don't truncate output")
 	fs.StringVar(&l.format, "format", "", listFormatHelp)
+	fs.BoolVar(&l.tree, "tree", false, "List images with what they have on the disk by platform")
 	fs.VarP(&l.filter, "filter", "f", "Filter output based on conditions provided")
 	cmd.ValidArgsFunction = firstOnly(a.completeImages, noFiles)
+	for _, other := range []string{"quiet", "no-trunc", "digests", "format"} {
+		cmd.MarkFlagsMutuallyExclusive("tree", other)
+	}
 	return cmd
 }
 
@@ -53,11 +57,14 @@ func (a *app) images(ctx context.Context, l *imageListing, args []string) error 
 		return err
 	}
 	list, err := c.ImageList(ctx, client.ImageListOptions{
-		All: l.all, Filters: filters,
+		All: l.all, Filters: filters, Manifests: l.tree,
 		SharedSize: strings.Contains(l.format, ".SharedSize") || strings.Contains(l.format, ".UniqueSize"),
 	})
 	if err != nil {
 		return err
+	}
+	if l.tree {
+		return render.ImageTree(a.out, list)
 	}
 	format, table := l.format, render.ImageTable
 	if l.digests {

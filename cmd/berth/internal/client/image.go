@@ -17,7 +17,9 @@ type ImageListOptions struct {
 	All bool
 	// SharedSize asks for the sizes shared with other images.
 	SharedSize bool
-	Filters    Filters
+	// Manifests asks for what there is by platform.
+	Manifests bool
+	Filters   Filters
 }
 
 // ImageList lists images.
@@ -25,6 +27,7 @@ func (c *Client) ImageList(ctx context.Context, opt ImageListOptions) ([]image.S
 	q := url.Values{}
 	setTrue(q, "all", opt.All)
 	setTrue(q, "shared-size", opt.SharedSize)
+	setTrue(q, "manifests", opt.Manifests)
 	opt.Filters.set(q)
 	var out []image.Summary
 	err := c.call(ctx, Request{Method: "GET", Path: "/images/json", Query: q}, &out)
