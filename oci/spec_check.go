@@ -187,7 +187,8 @@ func checkNamespaces(s *specs.Spec) error {
 	case newUser && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0):
 		return invalid("linux.uidMappings, gidMappings: a new user namespace needs both")
 	case newUser && joinsNamespace(s.Linux, specs.MountNamespace):
-		return unsupported("linux.namespaces: a new user namespace together with a joined mount namespace")
+		return errdefs.WithHint(unsupported("linux.namespaces: a new user namespace together with a joined mount namespace, in which its root has no right"),
+			"join the user namespace that the mount namespace belongs to as well, or have a new mount namespace")
 	case !seen[specs.UserNamespace] && len(s.Linux.UIDMappings)+len(s.Linux.GIDMappings) > 0:
 		return invalid("linux.uidMappings, gidMappings: they need a user namespace")
 	}

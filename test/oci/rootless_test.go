@@ -246,8 +246,18 @@ func TestRootlessErrors(t *testing.T) {
 			s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
 		}},
 		{"newgidmap: gid range [0-1) -> [0-1) not allowed", func(s *specs.Spec) { s.Linux.UIDMappings[0] = specs.LinuxIDMapping{HostID: 0, Size: 1} }},
-		{"idmap without CAP_SYS_ADMIN: not supported", func(s *specs.Spec) {
+		{"idmap without CAP_SYS_ADMIN on the host: not supported", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/tmp", Options: []string{"bind", "idmap"}})
+		}},
+		{"hint: leave tmpcopyup out", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"tmpcopyup"}})
+		}},
+		{"hint: join the user namespace that the mount namespace belongs to", func(s *specs.Spec) {
+			for i := range s.Linux.Namespaces {
+				if n := &s.Linux.Namespaces[i]; n.Type == specs.MountNamespace {
+					n.Path = "/proc/self/ns/mnt"
+				}
+			}
 		}},
 	} {
 		o.bundle(c.set, "true")
