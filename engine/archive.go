@@ -203,10 +203,6 @@ func (e *Engine) ContainerExtract(ctx context.Context, ref, name string, r io.Re
 		return err
 	}
 	defer done()
-	if ids != nil { // the kernel takes no file from who has no id in the container
-		return errdefs.WithHint(errUnsupported("copying into a running container with a user namespace"),
-			"stop it first, or unpack in it: tar -c FILES | berth exec -i CONTAINER tar -x")
-	}
 	abs := containerPath(name)
 	dest, err := openInRoot(root, insideRoot(abs), unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOTDIR) {
@@ -219,7 +215,7 @@ func (e *Engine) ContainerExtract(ctx context.Context, ref, name string, r io.Re
 	if err := checkWritable(root, dest); err != nil {
 		return err
 	}
-	x := &extractor{root: root, dest: dest, abs: path.Clean(abs), noOverwrite: opt.NoOverwriteDirNonDir}
+	x := &extractor{root: root, dest: dest, abs: path.Clean(abs), noOverwrite: opt.NoOverwriteDirNonDir, mapped: ids}
 	defer x.close()
 	if user := c.snapshot().Config.User; opt.CopyUIDGID && user != "" {
 		u, err := resolveUser(root, user, nil)
@@ -233,7 +229,7 @@ func (e *Engine) ContainerExtract(ctx context.Context, ref, name string, r io.Re
 		return invalidf("read archive: %w", err)
 	}
 	defer plain.Close()
-	if err := x.all(ctx, tar.NewReader(plain)); err != nil {
+	if err := asRootOf(ids, func() error { return x.all(ctx, tar.NewReader(plain)) }); err != nil {
 		return fmt.Errorf("copy to %s in container %s: %w", name, short(c.id), err)
 	}
 	fault.Here(fault.CopyDone)

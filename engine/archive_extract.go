@@ -26,6 +26,9 @@ type extractor struct {
 	abs        string // dest's path in the container
 	// noOverwrite: see ExtractOptions.
 	noOverwrite bool
+	// mapped are the container's ids on the host, where files show those; nil: they
+	// show the container's.
+	mapped *idMapping
 	// owner is whose the files become; nil: the archive's word.
 	owner *[2]int
 
@@ -380,17 +383,22 @@ func (x *extractor) link(parent *os.File, base string, hdr *tar.Header) error {
 	return nil
 }
 
-func (x *extractor) ids(hdr *tar.Header) (uid, gid int) {
+// ids are a file's owner and group as they are set.
+func (x *extractor) ids(hdr *tar.Header) (uid, gid int, err error) {
+	uid, gid = hdr.Uid, hdr.Gid
 	if x.owner != nil {
-		return x.owner[0], x.owner[1]
+		uid, gid = x.owner[0], x.owner[1]
 	}
-	return hdr.Uid, hdr.Gid
+	return x.mapped.outside(uid, gid)
 }
 
 // attributes sets owner, mode and extended attributes of an open file or
 // directory: the owner first, which clears set-user-id bits and capabilities.
 func (x *extractor) attributes(f *os.File, hdr *tar.Header) error {
-	uid, gid := x.ids(hdr)
+	uid, gid, err := x.ids(hdr)
+	if err != nil {
+		return err
+	}
 	if err := unix.Fchown(int(f.Fd()), uid, gid); err != nil {
 		return os.NewSyscallError("fchown", err)
 	}
@@ -412,7 +420,10 @@ func (x *extractor) attributes(f *os.File, hdr *tar.Header) error {
 
 // pathAttributes sets owner, mode and times of what must not be opened.
 func (x *extractor) pathAttributes(f *os.File, hdr *tar.Header) error {
-	uid, gid := x.ids(hdr)
+	uid, gid, err := x.ids(hdr)
+	if err != nil {
+		return err
+	}
 	if err := unix.Fchownat(int(f.Fd()), "", uid, gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return os.NewSyscallError("fchownat", err)
 	}

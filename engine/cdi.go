@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -152,7 +153,27 @@ func (r cdiRegistry) inject(s *specs.Spec, names []string) error {
 		return fmt.Errorf("CDI devices: %w", errdefs.As(errdefs.ErrInvalid, err))
 	}
 	limitHooks(s.Hooks)
+	bindNodes(s, cache, names)
 	return nil
+}
+
+// bindNodes shows the host's nodes to a container with a user namespace, in which
+// none can be made. What the spec lists then are those of CDI devices alone.
+func bindNodes(s *specs.Spec, cache *cdi.Cache, names []string) {
+	if len(s.Linux.UIDMappings) == 0 {
+		return
+	}
+	host := map[string]string{}
+	for _, name := range names {
+		d := cache.GetDevice(name)
+		for _, n := range slices.Concat(d.GetSpec().ContainerEdits.DeviceNodes, d.ContainerEdits.DeviceNodes) {
+			host[n.Path] = firstNonEmpty(n.HostPath, n.Path)
+		}
+	}
+	for _, node := range s.Linux.Devices {
+		s.Mounts = append(s.Mounts, boundNode(node.Path, firstNonEmpty(host[node.Path], node.Path)))
+	}
+	s.Linux.Devices = nil
 }
 
 // limitHooks gives hooks that name no timeout one.
@@ -184,7 +205,15 @@ func (c *ctr) writeBundle(s *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	return writeFileAtomic(filepath.Join(c.dir, "config.json"), config, 0o600)
+	path := filepath.Join(c.dir, "config.json")
+	if err := writeFileAtomic(path, config, 0o600); err != nil || len(s.Linux.UIDMappings) == 0 {
+		return err
+	}
+	// The container's root, whose ids are others, passes through to the place of its
+	// root directory, and its hooks read the configuration. What else is in the
+	// directory is shut by its own mode.
+	err = os.Chown(path, int(s.Linux.UIDMappings[0].HostID), int(s.Linux.GIDMappings[0].HostID))
+	return errors.Join(err, os.Chmod(c.dir, 0o711))
 }
 
 // describe fills in what Info says of CDI.

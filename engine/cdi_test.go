@@ -30,6 +30,10 @@ const cdiSpec = `{
         {"hookName": "poststart", "path": "/bin/sh", "args": ["sh", "-c", "echo poststart >> LOG/order"]},
         {"hookName": "poststop", "path": "/bin/sh", "args": ["sh", "-c", "echo poststop >> LOG/order"]}
       ]}},
+    {"name": "green", "containerEdits": {
+      "deviceNodes": [{"path": "/dev/buoy-green", "hostPath": "/dev/null"}],
+      "hooks": [{"hookName": "createContainer", "path": "/bin/sh", "env": ["PATH=/bin:/usr/bin"], "args": ["sh", "-c",
+          "B=$(sed 's/.*\"bundle\":\"\\([^\"]*\\)\".*/\\1/'); grep -q '\"path\":\"rootfs\"' $B/config.json && echo of the hook > $B/rootfs/made"]}]}},
     {"name": "0", "containerEdits": {"env": ["ZERO=1"]}},
     {"name": "all", "containerEdits": {"env": ["ALL=1"]}},
     {"name": "broken", "containerEdits": {"hooks": [
@@ -84,6 +88,23 @@ func TestCDIDevice(t *testing.T) {
 	info, err := te.Info(t.Context())
 	if err != nil || len(info.CDISpecDirs) != 1 || !strings.Contains(fmt.Sprint(info.DiscoveredDevices), "{cdi vendor.example/buoy=red}") {
 		t.Errorf("info: %v, %v, %v", info.CDISpecDirs, info.DiscoveredDevices, err)
+	}
+}
+
+// TestCDIDeviceMapped: with a user namespace a node is the host's, by whatever
+// name the container knows it.
+func TestCDIDeviceMapped(t *testing.T) {
+	needMapped(t)
+	te, log := newBuoys(t)
+	for dir := log; dir != filepath.Dir(testRoot()); dir = filepath.Dir(dir) { // as /var/lib/berth is
+		if err := os.Chmod(dir, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := auto("sh", "-c", "echo x > /dev/buoy-green && stat -c '%t:%T' /dev/buoy-green; cat /made; stat -c %u /made")
+	req.HostConfig.DeviceRequests = cdiRequest("vendor.example/buoy=green")
+	if out, code := te.output(req); out != "1:3\nof the hook\n0\n" {
+		t.Errorf("printed %q (exit %d)", out, code)
 	}
 }
 

@@ -260,7 +260,7 @@ func (e *Engine) stillSource(ctx context.Context, id string, m *mountPoint) (*os
 	opened := &openedMounts{paths: map[string]string{}}
 	defer opened.close()
 	if m.Type == mount.TypeImage {
-		if err := e.openImageMount(ctx, m, opened); err != nil {
+		if err := e.openImageMount(ctx, m, nil, opened); err != nil {
 			return nil, err
 		}
 		return cloneMount(opened.files[len(opened.files)-1], "", 0)

@@ -233,7 +233,7 @@ func (o *openedMounts) add(dest string, f *os.File) {
 // openMounts mounts the container's volumes and opens what a path cannot name
 // safely: a directory within a volume, whose content other containers may
 // change at any moment, and an image's files.
-func (e *Engine) openMounts(ctx context.Context, rec *record) (_ *openedMounts, err error) {
+func (e *Engine) openMounts(ctx context.Context, rec *record, u *userns) (_ *openedMounts, err error) {
 	opened := &openedMounts{paths: map[string]string{}}
 	defer func() {
 		if err != nil {
@@ -246,7 +246,7 @@ func (e *Engine) openMounts(ctx context.Context, rec *record) (_ *openedMounts, 
 		case mount.TypeVolume:
 			err = e.openVolume(rec, m, opened)
 		case mount.TypeImage:
-			err = e.openImageMount(ctx, m, opened)
+			err = e.openImageMount(ctx, m, u, opened)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Destination, err)
@@ -300,13 +300,14 @@ func openSubpath(root *os.File, path string) (*os.File, error) {
 	}
 }
 
-// openImageMount mounts an image's files for a starting container.
-func (e *Engine) openImageMount(ctx context.Context, m *mountPoint, opened *openedMounts) error {
+// openImageMount mounts an image's files for a starting container, with the ids of
+// its user namespace.
+func (e *Engine) openImageMount(ctx context.Context, m *mountPoint, u *userns, opened *openedMounts) error {
 	img, err := e.images.Get(ctx, m.ImageID.String())
 	if err != nil {
 		return err
 	}
-	root, err := e.images.MountImage(ctx, img)
+	root, err := e.images.MountImageFor(ctx, img, u.rootOptions())
 	if err != nil {
 		return err
 	}

@@ -184,16 +184,16 @@ func (e *Engine) launch(ctx context.Context, c *ctr) (keeper.Status, error) {
 	src.pidns, src.ipcns, src.netns = joins.path(joins.pid), joins.path(joins.ipc), joins.path(joins.net)
 
 	undo.add(func() { e.releaseRun(context.WithoutCancel(ctx), c) })
-	sources, err := e.openMounts(ctx, rec)
+	if src.userns, err = e.makeUserns(rec); err != nil {
+		return keeper.Status{}, err
+	}
+	defer src.userns.close()
+	sources, err := e.openMounts(ctx, rec, src.userns)
 	if err != nil {
 		return keeper.Status{}, err
 	}
 	defer sources.close()
 	src.mountSources = sources.paths
-	if src.userns, err = e.makeUserns(rec); err != nil {
-		return keeper.Status{}, err
-	}
-	defer src.userns.close()
 
 	var rootfs *os.File
 	undo.add(func() { // runs first

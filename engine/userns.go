@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -127,12 +128,17 @@ func (u *userns) close() {
 
 // mountRoot mounts the container's root, labelled, and mapped when its ids are.
 func (e *Engine) mountRoot(ctx context.Context, rec *record, u *userns) (*os.File, error) {
-	var o image.RootOptions
+	o := u.rootOptions()
 	_, o.Label = rec.Labels.shown()
+	return e.images.MountRoot(ctx, rec.ID, o)
+}
+
+// rootOptions map a mount's owners to the namespace's.
+func (u *userns) rootOptions() (o image.RootOptions) {
 	if u != nil {
 		o.Userns, o.UID, o.GID = u.user, u.ids.UID, u.ids.GID
 	}
-	return e.images.MountRoot(ctx, rec.ID, o)
+	return o
 }
 
 // newNetns makes and pins the container's network namespace.
@@ -184,10 +190,13 @@ func (u *userns) mapSpec(s *specs.Spec, in *specSources) {
 	// No nodes can be made in a user namespace: the host's are bound.
 	s.Linux.Devices = nil
 	for _, d := range in.devices {
-		s.Mounts = append(s.Mounts, specs.Mount{
-			Destination: d.node.Path, Type: "bind", Source: d.host, Options: []string{"bind", "nosuid", "noexec"},
-		})
+		s.Mounts = append(s.Mounts, boundNode(d.node.Path, d.host))
 	}
+}
+
+// boundNode has a device's node on the host shown in the container.
+func boundNode(inside, host string) specs.Mount {
+	return specs.Mount{Destination: inside, Type: "bind", Source: host, Options: []string{"bind", "nosuid", "noexec"}}
 }
 
 // descriptorPath names an open file for the keeper, another process.
@@ -216,6 +225,39 @@ func (m *idMapping) inside(st *unix.Statx_t) {
 	if n := st.Gid - m.GID; n < m.Size {
 		st.Gid = n
 	}
+}
+
+// outside is who a container's user and group are on the host.
+func (m *idMapping) outside(uid, gid int) (hostUID, hostGID int, err error) {
+	if m == nil {
+		return uid, gid, nil
+	}
+	for _, id := range []int{uid, gid} {
+		if id < 0 || id >= int(m.Size) {
+			return 0, 0, errdefs.WithHint(invalidf("owner %d:%d is outside of the container's user namespace, which has %d ids", uid, gid, m.Size),
+				"give the files other owners (tar --owner=0 --group=0 -c FILES | berth cp - CONTAINER:DIR), or make the container with a larger --userns=auto:size=N")
+		}
+	}
+	return int(m.UID) + uid, int(m.GID) + gid, nil
+}
+
+// asRootOf runs f as who owns the files that the root of a container with ids of
+// its own makes: the kernel takes none there from who has no id in it. Without
+// ids f is simply called. What f starts does not run so.
+func asRootOf(m *idMapping, f func() error) error {
+	if m == nil {
+		return f()
+	}
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		err := image.BecomeOwner(int(m.UID), int(m.GID))
+		if err == nil {
+			err = f()
+		}
+		result <- err
+	}()
+	return <-result
 }
 
 // CheckUserns checks the configuration's user namespace mode and id range.

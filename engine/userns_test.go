@@ -241,3 +241,71 @@ func TestUserNamespaceRefused(t *testing.T) {
 		t.Errorf("a namespace though host was asked for: %q", out)
 	}
 }
+
+// TestUserNamespaceCopyIn: what is copied into a running container belongs
+// inside to whom the archive says, as it does when the container is stopped.
+func TestUserNamespaceCopyIn(t *testing.T) {
+	needMapped(t)
+	te := newTestEngine(t)
+	host := t.TempDir()
+	req := auto("sh", "-c", "echo ready; exec sleep 1000")
+	req.Config.Volumes = map[string]struct{}{"/vol": {}}
+	req.HostConfig.Tmpfs = map[string]string{"/mem": ""}
+	req.HostConfig.Binds = []string{host + ":/bind"}
+	req.HostConfig.UsernsMode = "auto:size=30000"
+	id := te.run("", req)
+	te.awaitLog(id, "ready")
+	ids := te.snapshot(id).IDs
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, hdr := range []*tar.Header{
+		{Typeflag: tar.TypeDir, Name: "hold", Mode: 0o750, Uid: 1000, Gid: 2000},
+		{Typeflag: tar.TypeReg, Name: "hold/barrel", Mode: 0o640, Uid: 1000, Gid: 2000},
+		{Typeflag: tar.TypeSymlink, Name: "hold/link", Linkname: "barrel", Mode: 0o777, Uid: 7, Gid: 8},
+		{Typeflag: tar.TypeLink, Name: "hold/again", Linkname: "hold/barrel", Mode: 0o640},
+		{Typeflag: tar.TypeReg, Name: "deep/below/file", Mode: 0o600},
+	} {
+		if err := w.WriteHeader(hdr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/root", "/vol", "/mem", "/bind"} {
+		if err := te.ContainerExtract(t.Context(), id, dir, bytes.NewReader(b.Bytes()), ExtractOptions{}); err != nil {
+			t.Fatalf("into %s: %v", dir, err)
+		}
+		out, _ := te.exec(id, "sh", "-c", "cd "+dir+" && stat -c '%n %u:%g %h' hold hold/barrel hold/link deep/below deep/below/file")
+		want := "hold 1000:2000 2\nhold/barrel 1000:2000 2\nhold/link 7:8 1\ndeep/below 0:0 2\ndeep/below/file 0:0 1\n"
+		if out != want {
+			t.Errorf("in %s: %q, want %q", dir, out, want)
+		}
+	}
+	var st unix.Stat_t
+	upper := filepath.Join(testConfig(te.dir).StateRoot, "image/containers", id, "upper/root/hold/barrel")
+	if err := unix.Stat(upper, &st); err != nil || st.Uid != 1000 {
+		t.Errorf("on disk: %d, %v", st.Uid, err)
+	}
+	if err := unix.Stat(filepath.Join(host, "hold"), &st); err != nil || st.Uid != ids.UID+1000 {
+		t.Errorf("in the host's directory: %d, %v; the container's ids are %+v", st.Uid, err, ids)
+	}
+	if uid := te.exported(id, "root/hold/barrel"); uid != 1000 {
+		t.Errorf("exported: %d", uid)
+	}
+	te.checkOwnerOutside(id)
+}
+
+// checkOwnerOutside: an owner that the container has no id for is refused.
+func (te *testEngine) checkOwnerOutside(id string) {
+	te.t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "f", Mode: 0o600, Uid: 40000}), w.Close()); err != nil {
+		te.t.Fatal(err)
+	}
+	err := te.ContainerExtract(te.t.Context(), id, "/root", &b, ExtractOptions{})
+	if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), "owner 40000:0 is outside") || errdefs.Hint(err) == "" {
+		te.t.Errorf("an owner outside: %v", err)
+	}
+}

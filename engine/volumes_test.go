@@ -251,6 +251,7 @@ func TestImageMount(t *testing.T) {
 	if out, _ := te.exec(id, "sh", "-c", "cat /cargo/home/sailor/chart; touch /cargo/x 2>/dev/null || echo refused"); out != "here be dragons\nrefused\n" {
 		t.Errorf("printed %q", out)
 	}
+	checkMappedImage(t, te, m)
 	m.ImageOptions = &mount.ImageOptions{Subpath: "home/sailor"}
 	if out, _ := te.output(mounted(request("cat", "/cargo/chart"), m)); out != "here be dragons\n" {
 		t.Errorf("subpath: %q", out)
@@ -258,6 +259,19 @@ func TestImageMount(t *testing.T) {
 	m.Source = "nosuch"
 	if _, err := te.ContainerCreate(ctx, "", mounted(request("true"), m), nil); !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), "nosuch") {
 		t.Errorf("no such image: %v", err)
+	}
+}
+
+// checkMappedImage: with a user namespace the files of an image keep their owners.
+func checkMappedImage(t *testing.T, te *testEngine, m mount.Mount) {
+	t.Helper()
+	needMapped(t)
+	for sub, paths := range map[string]string{"": "/cargo/bin/busybox /cargo/home/sailor/chart", "home/sailor": "/bin/busybox /cargo/chart"} {
+		m.ImageOptions = &mount.ImageOptions{Subpath: sub}
+		out, code := te.output(mounted(auto("sh", "-c", "stat -c %u:%g "+paths+"; touch /cargo/x 2>/dev/null || echo refused"), m))
+		if out != "0:0\n1000:1000\nrefused\n" {
+			t.Errorf("mapped, of the directory %q: %q, exit %d", sub, out, code)
+		}
 	}
 }
 

@@ -69,10 +69,16 @@ func (s *Store) mountOf(ctx context.Context, key string) (o snapshotMount, err e
 // a container's. The layers must stay until the mount is closed: an image that
 // is not in use by a container can be removed under it.
 func (s *Store) MountImage(ctx context.Context, img *Image) (*os.File, error) {
+	return s.MountImageFor(ctx, img, RootOptions{})
+}
+
+// MountImageFor is [Store.MountImage] with options, as [Store.MountRoot] has
+// them: the image's files keep their owners in a user namespace.
+func (s *Store) MountImageFor(ctx context.Context, img *Image, opt RootOptions) (*os.File, error) {
 	lower, err := s.lowerDirs(ctx, img.ChainID)
 	if err == nil {
 		var f *os.File
-		if f, err = s.snap.mount(ctx, snapshotMount{lower: lower}); err == nil {
+		if f, err = s.snap.mount(ctx, snapshotMount{lower: lower, label: opt.Label, ids: opt.mapping()}); err == nil {
 			return f, nil
 		}
 	}

@@ -36,14 +36,18 @@ func (s *Store) MountRoot(ctx context.Context, key string, opt RootOptions) (f *
 	if err != nil {
 		return nil, err
 	}
-	o.label = opt.Label
-	if opt.Userns != nil {
-		o.ids = &mapping{opt.Userns, int(opt.UID), int(opt.GID)}
-	}
+	o.label, o.ids = opt.Label, opt.mapping()
 	if f, err = s.snap.mount(ctx, o); err != nil {
 		return nil, fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
 	return f, nil
+}
+
+func (o *RootOptions) mapping() *mapping {
+	if o.Userns == nil {
+		return nil
+	}
+	return &mapping{o.Userns, int(o.UID), int(o.GID)}
 }
 
 // mapping is a user namespace and who its root is on the host.
@@ -71,14 +75,16 @@ func (m *mounter) mountMapped(o snapshotMount, ids *mapping) (f *os.File, err er
 			}
 			mapped.lower = append(mapped.lower, place)
 		}
-		// Both on one mount, as overlayfs wants them.
-		place := filepath.Join(at, "upper")
-		if err := mountIDs(filepath.Dir(o.upper), place, ids.userns); err != nil {
-			return err
+		if o.upper != "" {
+			// Both on one mount, as overlayfs wants them.
+			place := filepath.Join(at, "upper")
+			if err := mountIDs(filepath.Dir(o.upper), place, ids.userns); err != nil {
+				return err
+			}
+			mapped.upper = filepath.Join(place, filepath.Base(o.upper))
+			mapped.work = filepath.Join(place, filepath.Base(o.work))
 		}
-		mapped.upper = filepath.Join(place, filepath.Base(o.upper))
-		mapped.work = filepath.Join(place, filepath.Base(o.work))
-		if err := becomeOwner(ids.uid, ids.gid); err != nil {
+		if err := BecomeOwner(ids.uid, ids.gid); err != nil {
 			return err
 		}
 		f, err = m.mount(mapped)
@@ -116,11 +122,11 @@ func mapIDs(fd int, dir string, userns *os.File) error {
 	return err
 }
 
-// becomeOwner makes the calling thread, which ends soon, own the files it makes
-// as the namespace's root. overlayfs does its own work (copies of files, its work
+// BecomeOwner makes the calling thread, which ends soon, own the files it makes
+// as a user namespace's root. overlayfs does its own work (copies of files, its work
 // directory) as who has mounted it; as the host's root, whom the mapping does not
 // know, it could make nothing. Every capability stays.
-func becomeOwner(uid, gid int) error {
+func BecomeOwner(uid, gid int) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &caps[0]); err != nil {

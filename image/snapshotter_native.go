@@ -56,6 +56,11 @@ func (s *nativeSnapshotter) mount(ctx context.Context, m snapshotMount) (*os.Fil
 	if err := s.prepare(ctx, m); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	if m.ids != nil {
+		if err := mapIDs(int(f.Fd()), "the image's copy", m.ids.userns); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	return f, mountReadOnly(f)
 }
 
