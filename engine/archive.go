@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/fault"
@@ -36,6 +37,17 @@ type ExtractOptions struct {
 // All of it works on descriptors opened below the container's root: whatever the
 // container changes meanwhile, nothing outside of it is read.
 func (e *Engine) ContainerArchive(ctx context.Context, ref, name string, begin func(container.PathStat) (io.Writer, error)) error {
+	var out outlet
+	defer out.close()
+	return unlessHeld(ctx, func() error {
+		return e.archive(ctx, ref, name, func(stat container.PathStat) (io.Writer, error) {
+			return out.open(func() (io.Writer, error) { return begin(stat) })
+		})
+	})
+}
+
+// archive does it.
+func (e *Engine) archive(ctx context.Context, ref, name string, begin func(container.PathStat) (io.Writer, error)) error {
 	c, err := e.containers.get(ref)
 	if err != nil {
 		return err
@@ -46,12 +58,14 @@ func (e *Engine) ContainerArchive(ctx context.Context, ref, name string, begin f
 	}
 	defer done()
 	abs := containerPath(name)
+	opened := awaitsText(ctx, time.Time{}, "the file system of "+abs)
 	f, err := openInRoot(root, insideRoot(abs), unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return errContainerFile(c.id, name, err)
 	}
 	defer f.Close()
 	stat, err := pathStat(root, f, abs)
+	opened()
 	if err != nil {
 		return errContainerFile(c.id, name, err)
 	}
@@ -194,6 +208,11 @@ func errContainerFile(id, name string, err error) error {
 // container. What is mounted read-only, or a container's root that is, is an
 // ErrPermission; nothing is unpacked then.
 func (e *Engine) ContainerExtract(ctx context.Context, ref, name string, r io.Reader, opt ExtractOptions) error {
+	return unlessHeld(ctx, func() error { return e.extract(ctx, ref, name, r, opt) })
+}
+
+// extract does it.
+func (e *Engine) extract(ctx context.Context, ref, name string, r io.Reader, opt ExtractOptions) error {
 	c, err := e.containers.get(ref)
 	if err != nil {
 		return err
@@ -204,7 +223,9 @@ func (e *Engine) ContainerExtract(ctx context.Context, ref, name string, r io.Re
 	}
 	defer done()
 	abs := containerPath(name)
+	opened := awaitsText(ctx, time.Time{}, "the file system of "+abs)
 	dest, err := openInRoot(root, insideRoot(abs), unix.O_PATH|unix.O_DIRECTORY)
+	opened()
 	if errors.Is(err, unix.ENOTDIR) {
 		return invalidf("extraction point is not a directory: %s", name)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/image"
@@ -99,7 +100,9 @@ func (e *Engine) fillMounts(ctx context.Context, rec *record, img *image.Image) 
 		m := &rec.Mounts[i]
 		switch m.Type {
 		case mount.TypeBind:
-			err := unlessHeld(ctx, "the file system of "+m.Source, func() error { return makeBindSource(m.Source) })
+			done := awaitsText(ctx, time.Time{}, "the file system of "+m.Source)
+			err := unlessHeld(ctx, func() error { return makeBindSource(m.Source) })
+			done()
 			if err != nil {
 				return err
 			}

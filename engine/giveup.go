@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"io"
+	"sync"
 )
 
 // giveUp is how others end a start that is under way: it may hang for as long as a
@@ -65,10 +66,10 @@ func givenUp(ctx context.Context, err error) error {
 	return err
 }
 
-// unlessHeld calls f, which knows no context and may be held in the kernel by a file
-// server that does not answer, and waits no longer than ctx lasts.
-func unlessHeld(ctx context.Context, what string, f func() error) error {
-	defer awaitsText(ctx, time.Time{}, what)()
+// unlessHeld calls f, which may be held in the kernel by a file server that does not
+// answer, whatever its context says, and waits no longer than ctx lasts. What f uses
+// is its own to close.
+func unlessHeld(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }() // it ends when the kernel lets go of it
 	select {
@@ -77,4 +78,43 @@ func unlessHeld(ctx context.Context, what string, f func() error) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// outlet is where work writes that may be left behind: nothing comes out of it once
+// it is shut.
+type outlet struct {
+	mu   sync.Mutex
+	shut bool
+	w    io.Writer
+}
+
+// open makes w what is written to.
+func (o *outlet) open(begin func() (io.Writer, error)) (io.Writer, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.shut {
+		return nil, io.ErrClosedPipe
+	}
+	w, err := begin()
+	if err != nil || w == nil {
+		return nil, err
+	}
+	o.w = w
+	return o, nil
+}
+
+// Write writes, unless it is shut.
+func (o *outlet) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.shut {
+		return 0, io.ErrClosedPipe
+	}
+	return o.w.Write(p)
+}
+
+func (o *outlet) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shut = true
 }

@@ -63,7 +63,7 @@ func (c *Client) Exec(ctx context.Context, r *ExecRequest) (Status, error) {
 
 // answerPatience is how long a keeper is waited for that is to call off a start:
 // longer than it takes for that, unless it stands still.
-const answerPatience = abortPatience + 3*time.Second
+const answerPatience = abortPatience + time.Second
 
 // launch has the keeper make a process, and calls that off when ctx ends.
 func (c *Client) launch(ctx context.Context, op string, k key, body any, files ...*os.File) (Status, error) {
