@@ -56,7 +56,14 @@ type handedStreams struct {
 	Log                     LogConfig
 	Stdin, Terminal         int // -1: none; Stdin is a terminal's master when TTY
 	Unwritten               []byte
+	Lost                    *handedLoss `json:",omitempty"`
 	Outputs                 []handedOutput
+}
+
+// handedLoss is what a log has lost and not told of yet.
+type handedLoss struct {
+	Entries, Bytes int
+	Cause          string
 }
 
 // handedOutput is one stream from a process. With a terminal its descriptor is Stdin.
@@ -326,6 +333,7 @@ func (s *server) collect() (*handover, error) {
 	defer s.mu.Unlock()
 	h := &handover{Version: handoverVersion}
 	var errs []error
+	settle := settleLogs(&errs)
 	number := func(f syscall.Conn) int {
 		fd, err := descriptor(f)
 		errs = append(errs, err)
@@ -334,11 +342,11 @@ func (s *server) collect() (*handover, error) {
 	h.Listener, h.Life = number(s.listener), number(s.life)
 	ownerless := s.park.read() // what outlives an executed process that is forgotten
 	for _, p := range s.processes {
-		h.Processes = append(h.Processes, p.hand(number))
+		h.Processes = append(h.Processes, p.hand(number, settle))
 		delete(ownerless, p.io)
 	}
 	for io := range ownerless {
-		h.Processes = append(h.Processes, handedProcess{Pidfd: -1, Streams: io.hand(number)})
+		h.Processes = append(h.Processes, handedProcess{Pidfd: -1, Streams: io.hand(number, settle)})
 	}
 	for a, c := range s.clients {
 		h.Clients = append(h.Clients, handedClient{
@@ -359,7 +367,21 @@ func descriptor(f syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-func (p *process) hand(number func(syscall.Conn) int) handedProcess {
+// settleLogs makes what writes a log's entries before it is handed over, and says what
+// of them is lost.
+func settleLogs(errs *[]error) func(*jsonLog) *handedLoss {
+	deadline := time.Now().Add(gatePatience) // for all of them
+	return func(l *jsonLog) *handedLoss {
+		lost, err := l.settle(deadline)
+		*errs = append(*errs, err)
+		if lost.entries == 0 {
+			return nil
+		}
+		return &handedLoss{lost.entries, lost.bytes, lost.cause.Error()}
+	}
+}
+
+func (p *process) hand(number func(syscall.Conn) int, settle func(*jsonLog) *handedLoss) handedProcess {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := handedProcess{Status: p.status, Cgroup: p.cgroup, Poststop: p.poststop, Forgotten: p.forgotten, Pidfd: -1}
@@ -367,13 +389,13 @@ func (p *process) hand(number func(syscall.Conn) int) handedProcess {
 		h.Pidfd = number(p.pidfd)
 	}
 	if p.io != nil {
-		h.Streams = p.io.hand(number)
+		h.Streams = p.io.hand(number, settle)
 	}
 	return h
 }
 
 // hand is nil for streams of which nothing is left.
-func (s *stdio) hand(number func(syscall.Conn) int) *handedStreams {
+func (s *stdio) hand(number func(syscall.Conn) int, settle func(*jsonLog) *handedLoss) *handedStreams {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := &handedStreams{TTY: s.tty, StdinOnce: s.stdinOnce, Lingers: s.lingers, Log: s.config,
@@ -392,7 +414,7 @@ func (s *stdio) hand(number func(syscall.Conn) int) *handedStreams {
 			Over: o.over, Rest: o.stream.rest, Split: o.stream.split, First: o.stream.firstAt})
 	}
 	if s.log != nil {
-		s.log.flush()
+		h.Lost = settle(s.log)
 	}
 	if s.state == stdioEnded && len(h.Outputs) == 0 {
 		return nil

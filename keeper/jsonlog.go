@@ -146,6 +146,21 @@ func (l *jsonLog) flushLocked() {
 	l.pending = nil
 }
 
+// settle writes what is pending and returns what has been lost and not told of. Nothing
+// is added meanwhile. A disk too slow for the deadline is an error.
+func (l *jsonLog) settle(deadline time.Time) (loss, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushLocked()
+	if l.queue != nil && !l.queue.settle(deadline) {
+		return loss{}, errdefs.As(errdefs.ErrUnavailable, fmt.Errorf("log %s: its disk is too slow", l.file.path))
+	}
+	return l.file.lost, nil
+}
+
+// goOn begins with a loss of before.
+func (l *jsonLog) goOn(lost loss) { l.file.lost = lost }
+
 // giveBack returns a buffer to the pool, unless it has become big.
 func giveBack(pool *sync.Pool, b *bytes.Buffer) {
 	if b.Cap() <= 4*logFlushSize {

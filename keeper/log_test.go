@@ -170,8 +170,18 @@ func TestLogMayNotBeADeviceOrLink(t *testing.T) {
 }
 
 // A full disk stalls nobody; whole entries are lost and counted, and what was
-// lost is told when there is space again.
+// lost is told when there is space again, whichever program the keeper is by then.
 func TestFullDisk(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		maxBuffer int64
+		upgraded  bool
+	}{{"waiting", 0, false}, {"upgraded", 0, true}, {"queued and upgraded", 1 << 20, true}} {
+		t.Run(tc.name, func(t *testing.T) { testFullDisk(t, tc.maxBuffer, tc.upgraded) })
+	}
+}
+
+func testFullDisk(t *testing.T, maxBuffer int64, upgraded bool) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a tmpfs needs root")
 	}
@@ -185,11 +195,14 @@ func TestFullDisk(t *testing.T) {
 	const lines = 5000
 	gate := fifo(t, h)
 	r := h.sh("a", fmt.Sprintf("seq %d; read x < %s; echo after", lines, gate))
-	r.Log.Path = filepath.Join(dir, "log")
+	r.Log.Path, r.Log.MaxBuffer = filepath.Join(dir, "log"), maxBuffer
 	stream := h.attach("a", "", allOutput)
 	h.start(r)
 	// The client has the whole output: the container was not stalled.
 	readUntil(t, stream, fmt.Sprintf("%d\n", lines))
+	if upgraded {
+		h.upgrade()
+	}
 	must(t, os.Remove(ballast))
 	must(t, os.WriteFile(gate, []byte("go\n"), 0))
 	if s := h.wait("a", ""); s.ExitCode != 0 || s.Error != "" {

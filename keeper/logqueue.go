@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"sync"
+	"time"
 )
 
 // errLogBufferFull is why entries of a log that does not wait are lost.
@@ -18,15 +19,19 @@ type logQueue struct {
 	limit   int64
 	wake    chan struct{} // holds at most one ring; closed at the end
 	done    chan struct{}
+	// still holds a ring when nothing waits to be written.
+	still chan struct{}
 
 	mu      sync.Mutex
 	waiting []*bytes.Buffer
 	size    int64
 	lost    loss
+	// busy: the writer has something in hand.
+	busy bool
 }
 
 func newLogQueue(file *logFile, buffers *sync.Pool, limit int64) *logQueue {
-	q := &logQueue{file: file, buffers: buffers, limit: limit, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	q := &logQueue{file: file, buffers: buffers, limit: limit, wake: make(chan struct{}, 1), done: make(chan struct{}), still: make(chan struct{}, 1)}
 	go q.run()
 	return q
 }
@@ -54,7 +59,7 @@ func (q *logQueue) take() (waiting []*bytes.Buffer, lost loss) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	waiting, lost = q.waiting, q.lost
-	q.waiting, q.lost = nil, loss{}
+	q.waiting, q.lost, q.busy = nil, loss{}, true
 	return waiting, lost
 }
 
@@ -83,6 +88,45 @@ func (q *logQueue) write() {
 	}
 	if lost.entries > 0 {
 		q.file.loseCount(lost.entries, lost.bytes, errLogBufferFull)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy = false
+	select {
+	case q.still <- struct{}{}:
+	default:
+	}
+}
+
+// empty says that the file has all there is.
+func (q *logQueue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.busy && q.size == 0 && q.lost.entries == 0
+}
+
+// settle waits until the file has all there is, what was lost included. Nothing may be
+// added meanwhile. Past the deadline it returns false.
+func (q *logQueue) settle(deadline time.Time) bool {
+	late := time.NewTimer(time.Until(deadline))
+	defer late.Stop()
+	select {
+	case q.wake <- struct{}{}: // a ring may have been heard before the last loss
+	default:
+	}
+	for {
+		select {
+		case <-q.still:
+		case <-late.C:
+			return false
+		}
+		if q.empty() {
+			return true
+		}
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

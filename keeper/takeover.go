@@ -95,6 +95,9 @@ func (s *server) adoptStreams(h *handedStreams, runs bool) (*stdio, error) {
 	if runs {
 		io.state = stdioLive
 		err = io.openLog(h.Log)
+		if io.log != nil && h.Lost != nil {
+			io.log.goOn(loss{h.Lost.Entries, h.Lost.Bytes, errors.New(h.Lost.Cause)})
+		}
 	}
 	io.stdin, io.slave = newFile(h.Stdin, "stdin"), newFile(h.Terminal, "terminal")
 	for _, o := range h.Outputs {
