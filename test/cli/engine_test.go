@@ -15,11 +15,10 @@ import (
 	"github.com/berth-containers/berth/test/busybox"
 )
 
-// The engine's own bridge and cgroup; a Berth on this host keeps its.
+// The engine's own bridge; a Berth on this host keeps its.
 const (
 	bridge = "berthtest1"
 	subnet = "10.215.0.0/24"
-	cgroup = "/berth-test-cli"
 )
 
 // engine is an engine with roots of its own. The commands start it themselves.
@@ -27,6 +26,8 @@ type engine struct {
 	dir string
 	// bin has berth, berthd and berth-oci.
 	bin string
+	// cgroup is the engine's own: what another run has left of its own is not ours.
+	cgroup string
 }
 
 // newEngine builds the binaries. Everything the engine makes is removed with
@@ -45,13 +46,13 @@ func newEngine(t *testing.T) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{dir: dir, bin: filepath.Join(dir, "bin")}
+	e := &engine{dir: dir, bin: filepath.Join(dir, "bin"), cgroup: "/berth-test-" + filepath.Base(dir)}
 	t.Cleanup(func() { e.checkLeftovers(t) })
 	build := exec.Command("make", "-s", "-C", "../..", "build", "BIN="+e.bin)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	config := "bridge = \"" + bridge + "\"\nbridge-subnet = \"" + subnet + "\"\ncgroup-parent = \"" + cgroup + "\"\n"
+	config := "bridge = \"" + bridge + "\"\nbridge-subnet = \"" + subnet + "\"\ncgroup-parent = \"" + e.cgroup + "\"\n"
 	if err := os.WriteFile(filepath.Join(dir, "berthd.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func (e *engine) checkLeftovers(t *testing.T) {
 			t.Errorf("process %s is left: %s", pid, exe)
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup" + cgroup, "/sys/fs/cgroup/*" + cgroup} {
+	for _, pattern := range []string{"/sys/fs/cgroup" + e.cgroup, "/sys/fs/cgroup/*" + e.cgroup} {
 		if left, _ := filepath.Glob(pattern); left != nil {
 			t.Errorf("cgroups are left: %s", left)
 		}

@@ -62,7 +62,7 @@ func testLiveTable(t *testing.T, e *engine) {
 	e.ok(t, nil, "run", "-d", "--name", "gone", "busybox", "sh", "-c", "exit 3")
 	e.ok(t, nil, "wait", "gone")
 	p := typist.Sit(t, e.command("top"))
-	before := p.Mode()
+	before := p.Before()
 	p.Shows(`2 running, 1 not`)
 	p.Shows(`^>?\s?busy +up \S+ +[1-9]\d*\.\d +\d.*32\.0M`) // CPU%, once there are rates
 	becomesOrder(t, p, "busy idle")
@@ -168,7 +168,7 @@ func testLiveSizes(t *testing.T, e *engine) {
 func testLiveEndings(t *testing.T, e *engine) {
 	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT} {
 		p := typist.Sit(t, e.command("top"))
-		before := p.Mode()
+		before := p.Before()
 		p.Shows(`NAME`)
 		p.Signal(sig)
 		p.Sees("\x1b[?1049l")

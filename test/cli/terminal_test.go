@@ -30,7 +30,7 @@ func TestTerminal(t *testing.T) {
 // follows, with job control; its exit code is berth's.
 func testShell(t *testing.T, e *engine) {
 	p := typist.Sit(t, e.command("run", "-it", "--rm", "busybox"))
-	before := p.Mode()
+	before := p.Before()
 	p.Sees("/ #")
 	p.Types("tty; stty size\r")
 	p.Sees("/dev/pts/0")
@@ -57,7 +57,7 @@ func testShell(t *testing.T, e *engine) {
 
 func testDetach(t *testing.T, e *engine) {
 	p := typist.Sit(t, e.command("run", "-it", "--name", "shell", "busybox"))
-	before := p.Mode()
+	before := p.Before()
 	p.Sees("/ #")
 	p.Types("x=kept\r")
 	p.Sees("x=kept\r\n")
@@ -90,7 +90,7 @@ func testDetach(t *testing.T, e *engine) {
 func testExecTerminal(t *testing.T, e *engine) {
 	e.ok(t, nil, "run", "-d", "--name", "back", "busybox", "sleep", "1000")
 	p := typist.Sit(t, e.command("exec", "-it", "back", "sh"))
-	before := p.Mode()
+	before := p.Before()
 	p.Sees("/ #")
 	p.Types("stty size\r")
 	p.Sees("30 90")

@@ -32,6 +32,7 @@ type Typist struct {
 	end  bool
 	// screen is what seen has drawn.
 	screen *screen
+	before unix.Termios
 }
 
 // Sit starts a command on a new terminal of 30×90.
@@ -55,6 +56,7 @@ func Sit(t testing.TB, cmd *exec.Cmd) *Typist {
 	p := &Typist{t: t, user: user, tty: tty, cmd: cmd, screen: newScreen(30, 90)}
 	p.more = sync.NewCond(&p.mu)
 	p.Resize(30, 90)
+	p.before = p.Mode()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -147,6 +149,9 @@ func (p *Typist) Mode() unix.Termios {
 	}
 	return *m
 }
+
+// Before is the terminal's mode from before the command began.
+func (p *Typist) Before() unix.Termios { return p.before }
 
 // Signal sends the command a signal.
 func (p *Typist) Signal(sig os.Signal) {
