@@ -15,8 +15,10 @@ type cuttingProxy struct {
 	// budget is how many bytes a connection may carry, in either direction,
 	// before it is cut; each cut doubles it. Zero: any number.
 	budget int64
-	cut    int
-	total  int64
+	// once: after the first cut there is no budget any more, for nobody.
+	once  bool
+	cut   int
+	total int64
 }
 
 // newCuttingProxy listens on loopback for the length of the test.
@@ -73,7 +75,7 @@ func (p *cuttingProxy) pass(to, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if limited && left < int64(n) {
+		if limited && left < int64(n) && !p.spent() {
 			n, err = int(left), errCut
 		}
 		left -= int64(n)
@@ -96,6 +98,13 @@ func (p *cuttingProxy) cuts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cut
+}
+
+// spent says that there is to be no further cut.
+func (p *cuttingProxy) spent() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.once && p.cut > 0
 }
 
 // carried is how many bytes went through, in both directions.
