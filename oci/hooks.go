@@ -478,5 +478,5 @@ func (c *Container) endedBy(cause error) error {
 	if err := c.deleted(); err != nil {
 		return err
 	}
-	return errors.Join(cause, c.dismantle())
+	return errors.Join(cause, c.dismantle(false))
 }

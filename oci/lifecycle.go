@@ -58,7 +58,7 @@ func (c *Container) Launch(r *Runner, spec *specs.Spec, o LaunchOptions) (*Proce
 	if !c.made { // whoever is in a cgroup of that path is not ours to kill
 		c.Cgroup, c.Scope = cgroup.State{}, nil
 	}
-	if derr := c.dismantle(); derr != nil {
+	if derr := c.dismantle(false); derr != nil {
 		err = errors.Join(err, derr)
 	}
 	return nil, err
@@ -346,19 +346,20 @@ func (c *Container) Delete(force bool) error {
 		return errdefs.WithHint(errdefs.As(errdefs.ErrConflict, fmt.Errorf("container %s is %s", c.ID, st)),
 			"stop it first, or delete it with --force")
 	}
-	return c.dismantle()
+	return c.dismantle(st == specs.StateStopped)
 }
 
 // dismantle kills what runs in the container and removes all traces of it; its
-// record last, so that a second try finds what is left.
-func (c *Container) dismantle() error {
+// record last, so that a second try finds what is left. ended: its first process
+// has.
+func (c *Container) dismantle(ended bool) error {
 	var spec *specs.Spec
 	var err error
 	if c.Hooks {
 		spec, err = c.Spec()
 	}
 	if err == nil {
-		err = c.destroy()
+		err = c.destroy(ended)
 	}
 	store := Store{Root: filepath.Dir(c.path), Warn: c.onWarning}
 	if err == nil && c.Hooks {
@@ -377,20 +378,16 @@ func (c *Container) dismantle() error {
 }
 
 // destroy ends the container's processes and removes what was made for them.
-func (c *Container) destroy() error {
+func (c *Container) destroy(ended bool) error {
 	if !c.hasGroup() {
 		if err := c.endWithout(endTime); err != nil {
 			return err
 		}
 	} else {
-		c.killFirst()
-		g, err := c.Group()
-		if err == nil {
-			err = g.Kill(unix.SIGKILL)
+		if !ended {
+			c.killFirst()
 		}
-		if err == nil { // else it would wait for what lives on
-			err = errors.Join(c.leaveScope(), g.Destroy())
-		}
+		err := c.removeGroup()
 		if errors.Is(err, errdefs.ErrNotFound) {
 			err = nil
 			if c.Pid == 0 { // its making may have been interrupted
@@ -405,6 +402,23 @@ func (c *Container) destroy() error {
 		return c.Resctrl.Remove()
 	}
 	return nil
+}
+
+// removeGroup removes the cgroup and kills whoever is in it.
+func (c *Container) removeGroup() error {
+	g, err := c.Group()
+	if err != nil {
+		return err
+	}
+	if c.Scope == nil {
+		if done, err := g.DestroyUnused(); done || err != nil {
+			return err
+		}
+	}
+	if err := g.Kill(unix.SIGKILL); err != nil { // Destroy would wait for what lives on
+		return err
+	}
+	return errors.Join(c.leaveScope(), g.Destroy())
 }
 
 // killFirst kills the first process, which may not be in the cgroup: on v1 it joins
@@ -430,7 +444,7 @@ func (c *Container) DeleteEnded() error {
 		c.Close()
 		return nil
 	}
-	return c.dismantle()
+	return c.dismantle(true)
 }
 
 // allowedDevices may be used in every container, on top of what the

@@ -30,7 +30,7 @@ func (c *Container) Restore(spec *specs.Spec, stdio Stdio, o *CheckpointOptions)
 	if !c.made {
 		c.Cgroup = cgroup.State{}
 	}
-	if derr := c.dismantle(); derr != nil {
+	if derr := c.dismantle(false); derr != nil {
 		err = errors.Join(err, derr)
 	}
 	return nil, err

@@ -39,6 +39,26 @@ func (g *Group) Destroy() error {
 	}
 }
 
+// DestroyUnused is Destroy for a group that nobody is in and nothing is below, and
+// tells whether it was one: to try costs less than to ask who is in it. Another one
+// stays, for [Group.Kill] and Destroy.
+func (g *Group) DestroyUnused() (done bool, err error) {
+	for i := range slices.Backward(g.branches) {
+		err := rmdir(g.branches[i].dir)
+		if err == nil || gone(err) {
+			continue
+		}
+		// Who has left some hierarchies and not all is killed by means of any.
+		for j := i + 1; j < len(g.branches); j++ {
+			if err := unix.Mkdir(g.branches[j].dir, 0o755); err != nil && err != unix.EEXIST {
+				return false, classify(fmt.Errorf("make cgroup %s: %w", g.branches[j].dir, err))
+			}
+		}
+		return false, nil
+	}
+	return true, g.Close()
+}
+
 // stuck explains why the group could not be emptied.
 func (g *Group) stuck(err error) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -631,6 +631,64 @@ func TestDestroyRemovesTree(t *testing.T) {
 	}
 }
 
+func TestDestroyUnused(t *testing.T) {
+	g := newGroup(t, nil)
+	m := join(t, g, "wait")
+	m.expect("ready")
+	stays := func(why string) {
+		t.Helper()
+		if done, err := g.DestroyUnused(); done || err != nil {
+			t.Fatalf("%s: %v, %v", why, done, err)
+		}
+		for name, dir := range g.State().Dirs {
+			if _, err := os.Stat(dir); err != nil {
+				t.Errorf("%s: %s: %v", why, name, err)
+			}
+		}
+	}
+	stays("in use")
+	if g.mode == Unified {
+		return
+	}
+	// Gone from the hierarchies by which processes are held and kept from forking.
+	for _, controller := range []string{"freezer", "pids", "cpu"} {
+		b := g.branch(controller)
+		if b == nil || b.v2 {
+			continue
+		}
+		up := branch{hierarchy: b.hierarchy, dir: filepath.Dir(b.dir)}
+		pids, err := b.procs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range pids {
+			if err := up.write("cgroup.procs", strconv.Itoa(pid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stays("in use in some hierarchies")
+	if err := g.Kill(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if ws := m.wait(); ws.Signal() != unix.SIGKILL {
+		t.Errorf("the process that had left some hierarchies: %v", ws)
+	}
+	if err := g.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	assertGone(t, g)
+	if done, err := g.DestroyUnused(); !done || err != nil {
+		t.Errorf("a group that is gone: %v, %v", done, err)
+	}
+
+	g = newGroup(t, nil)
+	if done, err := g.DestroyUnused(); !done || err != nil {
+		t.Errorf("a fresh group: %v, %v", done, err)
+	}
+	assertGone(t, g)
+}
+
 func TestDestroyWaitsForTheDying(t *testing.T) {
 	g := newGroup(t, nil)
 	m := join(t, g, "spawn", "20")
