@@ -29,7 +29,7 @@ export CGO_ENABLED = 0
 
 .PHONY: build install uninstall demo clean-host test crash lint soak hostile bench clean help
 
-# berth-oci has an entry point of its own (cmd/berth-oci/entry_*.s). The copies are
+# berth-oci has an entry point of its own (cmd/berth-oci/internal/early). The copies are
 # for speed: the linker writes a file through a mapping, page by page, and so it
 # stays in the page cache; a copy lies there in large folios, and each start of
 # the program takes 0.15 ms less.

@@ -214,6 +214,7 @@ func (h *hookRun) plan(k *hookKind, hook *specs.Hook) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	host.timerSlack = TimerSlack()
 	in := &compileInput{spec: h.spec, bundle: h.state.Bundle, host: host, hook: hook}
 	if !k.inside {
 		return compileHook(in), nil

@@ -24,7 +24,7 @@ type hostLimits struct {
 	uid, gid    uint32   // its own
 	oomScoreAdj int      // its own
 	ignored     []int    // signals it ignores
-	timerSlack  int      // precision of its main thread's timers, ns
+	timerSlack  int      // precision of timers, ns; 0: the maker's
 	hard        func(resource int) uint64
 	appArmor    func() bool // whether the kernel has it; nil: any kernel
 	seLinux     func() bool
@@ -44,7 +44,7 @@ type hostLimits struct {
 // oomScoreAdj will be needed.
 func thisHost(oom bool) (hostLimits, error) {
 	h := hostLimits{
-		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, ownNamespace: ownNamespace, hard: ownHardLimit, ignored: ignoredSignals(), timerSlack: TimerSlack(),
+		stat: statDir, isProc: isProc, list: listDir, passwd: readPasswd, ownNamespace: ownNamespace, hard: ownHardLimit, ignored: ignoredSignals(),
 		procOfNamespace: procOfNamespace, appArmor: lsm.AppArmor, seLinux: lsm.SELinux, landlock: lsm.Landlock,
 	}
 	held, err := caps.Held()

@@ -11,6 +11,10 @@ import (
 // Runner starts containers and execs. It holds what all of them share, the
 // sealed interpreter. It is safe for concurrent use.
 type Runner struct {
+	// TimerSlack is the precision of containers' timers, in nanoseconds; 0 means
+	// that of this process's main thread ([TimerSlack]), which is asked each time.
+	TimerSlack int
+
 	interpreter *p.Interpreter
 
 	initOnce sync.Once
@@ -26,6 +30,15 @@ func NewRunner() (*Runner, error) {
 		return nil, err
 	}
 	return &Runner{interpreter: ip}, nil
+}
+
+// host asks the kernel about the calling process, as thisHost does.
+func (r *Runner) host(oom bool) (hostLimits, error) {
+	h, err := thisHost(oom)
+	if h.timerSlack = r.TimerSlack; h.timerSlack == 0 {
+		h.timerSlack = TimerSlack()
+	}
+	return h, err
 }
 
 // Close releases the interpreter.

@@ -78,7 +78,7 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 		spec: req.Spec, bundle: bundle, rootfs: req.Rootfs, extra: req.ExtraFiles,
 		wait: wait, hostNull: req.Stdio.hostNull(), noPivot: req.NoPivot, noKeyring: req.NoKeyring,
 	}
-	if in.host, err = thisHost(oom); err != nil {
+	if in.host, err = r.host(oom); err != nil {
 		return nil, err
 	}
 	if req.Init {
@@ -132,7 +132,7 @@ type ExecRequest struct {
 
 // Exec starts a process in a running container. Errors as for [Runner.Start].
 func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
-	host, err := thisHost(req.Process.OOMScoreAdj != nil)
+	host, err := r.host(req.Process.OOMScoreAdj != nil)
 	if err != nil {
 		return nil, err
 	}

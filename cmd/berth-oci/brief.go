@@ -10,28 +10,32 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	_ "github.com/berth-containers/berth/cmd/berth-oci/internal/stack" // large from the start
+	"github.com/berth-containers/berth/cmd/berth-oci/internal/early"
 	"github.com/berth-containers/berth/oci"
 )
 
 // A command lives for a few milliseconds, and what Go's runtime does for
 // programs that live long costs it a quarter of its time. So berth-oci is born
-// brief: the entry point (entry_amd64.s) leaves the runtime one processor and
+// brief: the entry point (internal/early) leaves the runtime one processor and
 // lets its clock-driven thread sleep, brief switches the garbage collector off.
 // What lives long calls liveLong.
-
-// memProfileRate is for the entry point, which sets what it points to.
-//
-//lint:ignore U1000 entry_*.s uses it
-var memProfileRate = &runtime.MemProfileRate
 
 // brief makes the most of a short life. It is the first that main does: on the
 // thread the program began with, whose timers go back to the caller's precision
 // (prctl(2), PR_SET_TIMERSLACK). That is where package oci finds what containers
-// are to have, whatever thread makes them.
+// are to have, whatever thread makes them, unless newRunner tells it.
 func brief() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 	debug.SetGCPercent(-1)
+}
+
+// newRunner makes a runner that knows the precision of the caller's timers.
+func newRunner() (*oci.Runner, error) {
+	r, err := oci.NewRunner()
+	if err == nil {
+		r.TimerSlack = early.TimerSlack
+	}
+	return r, err
 }
 
 // liveLong takes all of that back.

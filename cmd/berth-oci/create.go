@@ -90,7 +90,7 @@ func (a *app) launch(id string, l *launchFlags, detached bool, spec *specs.Spec,
 		return nil, nil, err
 	}
 	l.trace.Mark("make the container's directory")
-	r, err := oci.NewRunner()
+	r, err := newRunner()
 	if err != nil {
 		c.Remove()
 		return nil, nil, err

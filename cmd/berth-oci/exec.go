@@ -100,7 +100,7 @@ func (a *app) exec(id string, e *execFlags, args []string) (*oci.Process, error)
 	if err := e.checkConsole(process.Terminal, *e.detach); err != nil {
 		return nil, err
 	}
-	r, err := oci.NewRunner()
+	r, err := newRunner()
 	if err != nil {
 		return nil, err
 	}
