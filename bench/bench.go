@@ -104,6 +104,11 @@ func (b *bench) run(ctx context.Context) error {
 			return fmt.Errorf("pulls: %w", err)
 		}
 	}
+	if b.does(sectionSnapshots) {
+		if err := b.compareSnapshotters(ctx); err != nil {
+			return fmt.Errorf("snapshotters: %w", err)
+		}
+	}
 	return nil
 }
 

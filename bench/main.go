@@ -48,6 +48,7 @@ const (
 	sectionMemory     = "memory"
 	sectionScale      = "scale"
 	sectionPull       = "pull"
+	sectionSnapshots  = "snapshotter"
 )
 
 // resultsDir is where the process inside leaves the results, below the working directory.
@@ -88,7 +89,7 @@ func parseOptions(args []string) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&o.quick, "quick", false, "few rounds, for a first look: at most 90 seconds instead of 10 minutes")
 	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each runtime's loop `N`; engines' loops have a quarter (default 100, quick 10)")
-	fs.StringVar(&o.only, "only", "", "run one `section` only: oci, throughput, engine, upgrade, memory, scale or pull")
+	fs.StringVar(&o.only, "only", "", "run one `section` only: oci, throughput, engine, upgrade, memory, scale, pull or snapshotter")
 	fs.StringVar(&o.out, "out", "", "`directory` for results.md, results.json and start.svg (default docs/benchmarks for a full run, else none)")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with Berth's programs")
 	fs.StringVar(&o.work, "work", "/var/tmp", "`directory` for images and containers, on the file system to measure on; no overlay")
@@ -103,9 +104,9 @@ func parseOptions(args []string) (*options, error) {
 		}
 	}
 	switch o.only {
-	case "", sectionOCI, sectionThroughput, sectionEngine, sectionUpgrade, sectionMemory, sectionScale, sectionPull:
+	case "", sectionOCI, sectionThroughput, sectionEngine, sectionUpgrade, sectionMemory, sectionScale, sectionPull, sectionSnapshots:
 	default:
-		return nil, fmt.Errorf("-only %s: oci, throughput, engine, upgrade, memory, scale or pull", o.only)
+		return nil, fmt.Errorf("-only %s: oci, throughput, engine, upgrade, memory, scale, pull or snapshotter", o.only)
 	}
 	if o.out == "" && !o.quick && o.only == "" {
 		o.out = "docs/benchmarks"
@@ -150,11 +151,11 @@ func outside(o *options) (err error) {
 	if o.install && (o.does(sectionOCI) || o.does(sectionThroughput)) {
 		buildNewest(ctx, st.Work)
 	}
-	if o.does(sectionPull) {
+	if o.does(sectionPull) || o.does(sectionSnapshots) {
 		if err := makePulled(ctx, filepath.Join(st.Work, "python")); err != nil {
 			return err
 		}
-		if o.install {
+		if o.install && o.does(sectionPull) {
 			buildNewestContainerd(ctx, st.Work)
 		}
 	}

@@ -33,6 +33,7 @@ func (r *Results) WriteMarkdown(w io.Writer, plot bool) error {
 	r.writeMemory(&b)
 	r.writeScale(&b)
 	r.writePulls(&b)
+	r.writeSnapshotters(&b)
 	r.writePrograms(&b)
 	b.WriteString(method)
 	for _, note := range r.Notes {

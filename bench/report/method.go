@@ -29,6 +29,8 @@ const method = `## Method
   begins with an empty store on a path of its own, in an ext4 of their own in which nothing is removed before the end. "The top layer changed" is a second image
   with the same two layers below a small one. Peak memory is that of the command or of the daemons, whichever is more. containerd-new is
   the newest release, built with the Go of this machine, with its own client.
+- **Berth's snapshotters** get the same image from the same file, each into a new store; then containers of it are run one after the
+  other and one is created. The room is the blocks of all files of the store, the unpacked layers and the blobs they came from.
 - **Memory** is the sum of Pss in smaps_rollup of all processes of the engine, not of the containers, five seconds after the
   last start, compared with a daemon freshly started that has run one container.
 - **Many containers** have 64 MiB of memory, half a processor, 64 processes, no network and a log, and sleep. They are started by

@@ -60,13 +60,15 @@ func example() *Results {
 			{Kind: Runtimes, Case: "create, default spec", Loop: Tight, Candidate: BerthKeeper, WallMS: []float64{2}, CPUMS: []float64{2}},
 			timed(Runtimes, "run", Paced, BerthRuntime, 4), timed(Runtimes, "run", Paced, "crun", 12),
 			timed(Engines, "run --network none", Tight, BerthEngine, 20), timed(Engines, "run --network none", Tight, "podman", 150),
+			timed(Snapshots, "load", Tight, DefaultSnapshotter, 1000), timed(Snapshots, "load", Tight, "native", 800),
 		},
 		Throughput: []Throughput{
 			{BerthRuntime, 8, []float64{300, 310, 320}, []float64{5}},
 			{"crun", 8, []float64{150, 155, 160}, []float64{7}},
 		},
-		Memory: []Memory{{BerthEngine, 50, map[string]int64{"berthd": 20480, "berth-oci": 10240}, map[string]int64{"berthd": 21480, "berth-oci": 12240}}},
-		Notes:  []string{"crun does not see the cgroup2 mount"},
+		Memory:       []Memory{{BerthEngine, 50, map[string]int64{"berthd": 20480, "berth-oci": 10240}, map[string]int64{"berthd": 21480, "berth-oci": 12240}}},
+		Snapshotters: []Snapshotter{{DefaultSnapshotter, 1 << 20, 20}, {"native", 1 << 20, 512 << 10}},
+		Notes:        []string{"crun does not see the cgroup2 mount"},
 	}
 }
 
@@ -89,6 +91,8 @@ func TestMarkdown(t *testing.T) {
 		"| berth-oci | 310 | 300 | 320 | 1.00 | 5.00 |",
 		"| crun | 155 | 150 | 160 | 2.00 | 7.00 |",
 		"| berth | 60.0 | 30.0 | 50 | berth-oci 10240, berthd 20480 | berth-oci 12240, berthd 21480 |",
+		"| native | 800 | 799 | 0.80 | 800 | 3 |",
+		"| native | 1024 | 512 |",
 		"Load average (1, 5, 15 minutes) 0.1 0.2 0.3 before",
 		"- crun does not see the cgroup2 mount",
 	} {

@@ -16,6 +16,8 @@ const (
 	// BerthKeeper starts no command for a container: Berth's keeper, asked as the
 	// engine asks it.
 	BerthKeeper = "berth keeper"
+	// DefaultSnapshotter is the one Berth takes when it is not told.
+	DefaultSnapshotter = "overlayfs"
 )
 
 // The kinds of what is compared.
@@ -24,6 +26,8 @@ const (
 	Engines  = "engine"
 	// Pulls are engines that bring an image in.
 	Pulls = "pull"
+	// Snapshots are Berth's ways of keeping layers.
+	Snapshots = "snapshotter"
 )
 
 // The ways of repeating a command.
@@ -41,7 +45,9 @@ type Results struct {
 	Throughput []Throughput `json:"throughput,omitempty"`
 	Memory     []Memory     `json:"memory,omitempty"`
 	Scale      []Scale      `json:"scale,omitempty"`
-	Notes      []string     `json:"notes,omitempty"` // how this run differs from others
+	// Snapshotters are Berth's.
+	Snapshotters []Snapshotter `json:"snapshotters,omitempty"`
+	Notes        []string      `json:"notes,omitempty"` // how this run differs from others
 }
 
 // Machine is where and when it was.
@@ -124,6 +130,14 @@ type Scale struct {
 	ListMS float64 `json:"list_ms"`
 	// KiB is what the engine's own processes occupy (Pss), by program.
 	KiB map[string]int64 `json:"kib"`
+}
+
+// Snapshotter is what a way of keeping layers takes on the disk: for the store
+// with one image, and for a container that was created.
+type Snapshotter struct {
+	Candidate    string `json:"candidate"`
+	ImageKiB     int64  `json:"image_kib"`
+	ContainerKiB int64  `json:"container_kib"`
 }
 
 func sum(kib map[string]int64) int64 {
