@@ -1,12 +1,14 @@
 package keeper
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,24 +123,32 @@ func TestUpgradeSendsRest(t *testing.T) {
 	h := newHarness(t)
 	cat := h.sh("cat", "exec cat")
 	cat.OpenStdin = true
-	typing := h.attach("cat", "", AttachOptions{Stdin: true, Stdout: true, BeforeStart: true})
+	typing := h.attach("cat", "", AttachOptions{Stdin: true, BeforeStart: true})
 	slow := h.attach("cat", "", allOutput)
 	h.start(cat)
-	echo, line := frames(t, typing), strings.Repeat("x", 32<<10)
-	sent := 0
+	// A line goes through the pipe in one piece (PIPE_BUF in pipe(7)), so it is one
+	// frame. That it is in the log tells that it is on its way to the client.
+	line := strings.Repeat("x", 4095) + "\n"
+	lines := 0
 	for full := false; !full; {
 		_, err := io.WriteString(typing, line)
 		must(t, err)
-		if _, err := io.CopyN(io.Discard, echo, int64(len(line))); err != nil {
-			t.Fatal(err)
+		for lines++; ; runtime.Gosched() {
+			log, err := os.ReadFile(h.logPath("cat"))
+			must(t, err)
+			if bytes.Count(log, []byte{'\n'}) == lines {
+				break
+			}
 		}
-		sent += len(line)
-		h.upgrade()
-		full = unread(t, slow) < sent
+		sent := lines * (frameHeaderSize + len(line))
+		if unread(t, slow) < sent { // full, or not there yet
+			h.upgrade()
+			full = unread(t, slow) < sent
+		}
 	}
 	must(t, slow.conn.SetReadDeadline(time.Now().Add(time.Minute)))
-	if n, err := io.CopyN(io.Discard, frames(t, slow), int64(sent)); err != nil {
-		t.Errorf("%d bytes of %d arrived: %v", n, sent, err)
+	if n, err := io.CopyN(io.Discard, frames(t, slow), int64(lines*len(line))); err != nil {
+		t.Errorf("%d bytes of %d arrived: %v", n, lines*len(line), err)
 	}
 }
 
