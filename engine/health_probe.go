@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/keeper"
-	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 )
@@ -57,63 +56,60 @@ func (e *Engine) runProbe(ctx context.Context, c *ctr, rec *record) (code int, o
 		return 0, "", err
 	}
 	id := probePrefix + newID()[:32]
-	s, err := e.keeper.attach(ctx, c.id, id, keeper.AttachOptions{Stdout: true, Stderr: true, BeforeStart: true})
-	if err != nil {
-		return 0, "", err
-	}
-	defer s.Close()
 	about := map[string]string{"execID": id}
 	e.emitContainer(rec, execAction(events.ActionExecCreate, req.Cmd), about)
 	e.emitContainer(rec, execAction(events.ActionExecStart, req.Cmd), about)
 	ended := c.awaitProbe(id)
 	defer c.dropProbe(id)
-	st, err := e.keeper.exec(ctx, &keeper.ExecRequest{ContainerID: c.id, ExecID: id, Process: process})
+	run, err := e.keeper.execCaptured(ctx, &keeper.ExecRequest{
+		ContainerID: c.id, ExecID: id, Process: process, Capture: healthOutput + 1,
+	})
 	if err != nil {
 		return 0, "", err
 	}
-	read := make(chan string, 1)
-	e.wg.Go(func() { read <- readProbe(s) })
-	select {
-	case st := <-ended:
-		output = <-read
+	defer run.Close()
+	st, err := awaitProbeEnd(ctx, run, ended)
+	if err == nil {
 		e.emitContainer(rec, events.ActionExecDie, map[string]string{"execID": id, "exitCode": strconv.Itoa(st.ExitCode)})
-		return st.ExitCode, output, nil
-	case <-ctx.Done():
+		return st.ExitCode, probeOutput(st.Output), nil
 	}
-	err = ctx.Err()
-	if kill := e.killTree(rec, st.Pid); kill != nil {
+	if kill := e.killTree(rec, run.Status.Pid); kill != nil {
 		err = errors.Join(err, kill)
 	}
-	s.Close()
-	return 0, <-read, err
-}
-
-// readProbe reads a probe's output to its end, and keeps the beginning.
-func readProbe(s io.Reader) string {
-	w := &probeOutput{}
-	// However it ends: what came until then is the output.
-	_, _ = stdcopy.StdCopy(w, w, s)
-	return w.String()
-}
-
-// probeOutput keeps the first healthOutput bytes written to it.
-type probeOutput struct {
-	kept []byte
-	cut  bool
-}
-
-func (w *probeOutput) Write(p []byte) (int, error) {
-	room := healthOutput - len(w.kept)
-	w.cut = w.cut || len(p) > room
-	w.kept = append(w.kept, p[:min(room, len(p))]...)
-	return len(p), nil
-}
-
-func (w *probeOutput) String() string {
-	if w.cut {
-		return string(w.kept) + "..."
+	if errors.Is(err, context.DeadlineExceeded) {
+		limited, cancel := context.WithTimeout(e.ctx, killedProbe)
+		defer cancel()
+		if st, kerr := run.Wait(limited); kerr == nil {
+			output = probeOutput(st.Output)
+		}
 	}
-	return string(w.kept)
+	return 0, output, err
+}
+
+// killedProbe bounds the wait for the output of a probe that was killed.
+const killedProbe = time.Second
+
+// awaitProbeEnd waits for a probe's end, which is among those of all processes, sent
+// to ended, where its keeper has become another program meanwhile.
+func awaitProbeEnd(ctx context.Context, run *keeper.Captured, ended <-chan keeper.Status) (keeper.Status, error) {
+	st, err := run.Wait(ctx)
+	if ctx.Err() != nil || !errors.Is(err, errdefs.ErrUnavailable) {
+		return st, err
+	}
+	select {
+	case st := <-ended:
+		return st, nil
+	case <-ctx.Done():
+		return st, ctx.Err()
+	}
+}
+
+// probeOutput is what is shown of a probe's output.
+func probeOutput(s string) string {
+	if len(s) > healthOutput {
+		return s[:healthOutput] + "..."
+	}
+	return s
 }
 
 // awaitProbe returns a channel that gets the end of a probe about to be started.

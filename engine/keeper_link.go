@@ -195,6 +195,18 @@ func (l *keeperLink) exec(ctx context.Context, r *keeper.ExecRequest) (keeper.St
 	return c.Exec(ctx, r)
 }
 
+// execCaptured starts a process whose output comes with its exit. An upgrade of the
+// keeper does not wait for that.
+func (l *keeperLink) execCaptured(ctx context.Context, r *keeper.ExecRequest) (*keeper.Captured, error) {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
+	c, err := l.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.ExecCaptured(ctx, r)
+}
+
 // signal sends sig; a process that has ended meanwhile is no error.
 func (l *keeperLink) signal(ctx context.Context, id, execID string, sig syscall.Signal) error {
 	l.turn.RLock()

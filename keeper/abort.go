@@ -101,12 +101,20 @@ func (s *server) answerLaunch(conn *net.UnixConn, r *request, files []*os.File) 
 	if err != nil {
 		answer = &response{Failure: newFailure(err)}
 	}
-	if a.claim() && s.reply(conn, answer) || err != nil || !a.isOn() {
+	known := a.claim() && s.reply(conn, answer)
+	if err != nil {
 		return
 	}
-	// Called off by somebody who does not know that it has begun.
-	if p, err := s.find(r.key()); err == nil {
+	p, err := s.find(r.key())
+	if err != nil {
+		return // forgotten already
+	}
+	if !known && a.isOn() {
+		// Called off by somebody who does not know that it has begun.
 		p.signal(unix.SIGKILL) // it fails when the process has ended
+	}
+	if p.captured {
+		s.answerEnd(conn, p)
 	}
 }
 

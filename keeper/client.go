@@ -67,15 +67,19 @@ const answerPatience = abortPatience + time.Second
 
 // launch has the keeper make a process, and calls that off when ctx ends.
 func (c *Client) launch(ctx context.Context, op string, k key, body any, files ...*os.File) (Status, error) {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return Status{}, fmt.Errorf("encode %s request: %w", op, err)
-	}
 	conn, err := c.place.dial(ctx)
 	if err != nil {
 		return Status{}, c.explain(ctx, err)
 	}
 	defer conn.Close()
+	return c.launchOn(ctx, conn, op, k, body, files...)
+}
+
+func (c *Client) launchOn(ctx context.Context, conn *net.UnixConn, op string, k key, body any, files ...*os.File) (Status, error) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return Status{}, fmt.Errorf("encode %s request: %w", op, err)
+	}
 	finish := duringAfter(ctx, func() { conn.SetWriteDeadline(longAgo()) })
 	err = writeFrame(conn, &request{Op: op, ID: k.container, ExecID: k.exec, Body: encoded}, files...)
 	finish()

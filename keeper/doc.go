@@ -31,8 +31,9 @@
 // ("BK", the protocol's major version, the number of descriptors that travel
 // with the header, the body's length as a big endian 32 bit number) and a JSON
 // body. The client sends one [request], the keeper answers with one [response].
-// Two operations go on afterwards: after "attach" the connection carries the
-// raw bytes of the streams, after "events" further responses. A connection that
+// Three operations go on afterwards: after "attach" the connection carries the
+// raw bytes of the streams, after "events" further responses, after an "exec" whose
+// output is captured a second response, at the exit. A connection that
 // said "hello" keeps the keeper from ending itself for want of work.
 //
 // Within a major version operations and fields are only added. An unknown

@@ -37,6 +37,7 @@ func (s *server) awaitExit(p *process, pidfd *os.File) {
 		fault.Here(fault.KeeperEmptied)
 	}
 	p.io.drain()
+	final.Output = string(p.io.capture.output())
 	s.announce(p, final, err)
 }
 
@@ -82,7 +83,7 @@ func (s *server) endContainer(p *process, final *Status) error {
 // announce writes the exit down and tells everybody.
 func (s *server) announce(p *process, final Status, problem error) {
 	p.mu.Lock()
-	if !p.forgotten {
+	if !p.forgotten && !p.captured {
 		problem = errors.Join(problem, s.records.saveExit(&final))
 	}
 	fault.Here(fault.KeeperExit)
@@ -93,7 +94,9 @@ func (s *server) announce(p *process, final Status, problem error) {
 	p.status = final
 	p.mu.Unlock()
 	close(p.done)
-	s.publish(final)
+	if !p.captured {
+		s.publish(final)
+	}
 	s.memory.trimSoon()
 }
 

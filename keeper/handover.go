@@ -54,7 +54,9 @@ type handedProcess struct {
 type handedStreams struct {
 	TTY, StdinOnce, Lingers bool
 	Log                     LogConfig
-	Stdin, Terminal         int // -1: none; Stdin is a terminal's master when TTY
+	Capture                 int    `json:",omitempty"` // how much is captured, Captured what it is so far
+	Captured                []byte `json:",omitempty"`
+	Stdin, Terminal         int    // -1: none; Stdin is a terminal's master when TTY
 	Unwritten               []byte
 	Lost                    *handedLoss `json:",omitempty"`
 	Outputs                 []handedOutput
@@ -405,6 +407,9 @@ func (s *stdio) hand(number func(syscall.Conn) int, settle func(*jsonLog) *hande
 	}
 	if s.slave != nil {
 		h.Terminal = number(s.slave)
+	}
+	if s.capture != nil {
+		h.Capture, h.Captured = s.capture.limit, s.capture.output()
 	}
 	for _, o := range s.outputs {
 		if _, err := descriptor(o.file); err != nil {

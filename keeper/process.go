@@ -32,6 +32,9 @@ type process struct {
 	// container, and taken by the end of its init.
 	entering sync.RWMutex
 
+	// captured says that its exit is told only to who waits for it, see answerEnd.
+	captured bool
+
 	mu     sync.Mutex
 	status Status
 	pidfd  *os.File // nil before the start and after the exit

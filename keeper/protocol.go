@@ -102,6 +102,10 @@ type ExecRequest struct {
 	OpenStdin bool `json:"openStdin,omitempty"`
 	// ConsoleSize as in StartRequest.
 	ConsoleSize [2]uint16 `json:"consoleSize,omitzero"`
+	// Capture, more than 0, is for a command that is asked for its answer, see
+	// [Client.ExecCaptured]: so many bytes of what it prints, on stdout and stderr
+	// alike, come with its exit, which is told to nobody else and not written down.
+	Capture int `json:"capture,omitempty"`
 }
 
 // AttachOptions says which streams of a process a client wants.

@@ -60,6 +60,9 @@ func (s *server) exec(r *ExecRequest, a *abort) (Status, error) {
 	if r.Process == nil || r.ExecID == "" {
 		return Status{}, fmt.Errorf("exec has no process or no id: %w", errdefs.ErrInvalid)
 	}
+	if err := checkCapture(r); err != nil {
+		return Status{}, err
+	}
 	container, err := s.find(key{container: r.ContainerID})
 	if err != nil {
 		return Status{}, err
@@ -68,6 +71,7 @@ func (s *server) exec(r *ExecRequest, a *abort) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
+	p.captured = r.Capture > 0
 	status, err := s.execIn(container, p, r)
 	if err != nil {
 		s.failed(p)
@@ -88,7 +92,7 @@ func (s *server) execIn(container, p *process, r *ExecRequest) (Status, error) {
 		return Status{}, err
 	}
 	setConsoleSize(r.Process, r.ConsoleSize)
-	config := stdioConfig{tty: r.Process.Terminal, openStdin: r.OpenStdin, stdinOnce: true, lingers: true}
+	config := stdioConfig{tty: r.Process.Terminal, openStdin: r.OpenStdin, stdinOnce: true, lingers: true, capture: r.Capture}
 	return s.launch(p, config, &Launch{
 		ID: r.ContainerID, Spec: spec, Process: r.Process, InitPid: pid, InitPidfd: pidfd,
 	}, s.runtime.Exec)

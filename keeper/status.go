@@ -38,6 +38,9 @@ type Status struct {
 	OOMKilled bool `json:"oomKilled,omitempty"`
 	// Error says what else went wrong with this process, "" when nothing did.
 	Error string `json:"error,omitempty"`
+	// Output is set on an exited process whose output was captured, see
+	// [ExecRequest].Capture: its beginning, without what is not UTF-8.
+	Output string `json:"output,omitempty"`
 	// Used is set on an exited init: what its cgroup had used.
 	Used Used `json:"used,omitzero"`
 }

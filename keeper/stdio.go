@@ -39,6 +39,7 @@ type stdio struct {
 	// lingers says that others than this process may hold on to its output
 	// after its end; they are read, and ignored, to the end.
 	lingers bool
+	capture *capture // nil: none
 	config  LogConfig
 	log     *jsonLog // nil: no log
 	outputs []*output
@@ -74,6 +75,7 @@ func newStdio(bufs *buffers, log *slog.Logger, park *parking) *stdio {
 // stdioConfig says what streams a process gets.
 type stdioConfig struct {
 	tty, openStdin, stdinOnce, lingers bool
+	capture                            int // bytes
 	log                                LogConfig
 }
 
@@ -91,7 +93,11 @@ func (s *stdio) open(c stdioConfig) (Stdio, error) {
 		return child, nil
 	}
 	err := s.openOutput(streamStdout, &child.Out)
-	if err == nil {
+	switch {
+	case err != nil:
+	case c.capture > 0: // as they come: one pipe keeps their order
+		s.capture, child.Err = &capture{limit: c.capture}, child.Out
+	default:
 		err = s.openOutput(streamStderr, &child.Err)
 	}
 	if err == nil && c.openStdin {
@@ -159,7 +165,7 @@ func pipe(name string, own int) (child, ours *os.File, err error) {
 func (s Stdio) close() {
 	for _, f := range []*os.File{s.In, s.Out, s.Err} {
 		if f != nil {
-			f.Close()
+			f.Close() // twice where one pipe is both outputs, which does no harm
 		}
 	}
 }
@@ -376,6 +382,9 @@ func (s *stdio) deliver(o *output, c *chunk, n int) {
 	defer s.bufs.put(c)
 	if s.log != nil {
 		s.log.add(&o.stream, c.payload(n), time.Now())
+	}
+	if s.capture != nil {
+		s.capture.add(c.payload(n))
 	}
 	s.mu.Lock()
 	attached := s.attached

@@ -90,6 +90,9 @@ func (s *server) adopt(h *handedProcess) {
 func (s *server) adoptStreams(h *handedStreams, runs bool) (*stdio, error) {
 	io := newStdio(s.bufs, s.log, s.park)
 	io.tty, io.stdinOnce, io.lingers, io.config, io.unwritten = h.TTY, h.StdinOnce, h.Lingers, h.Log, h.Unwritten
+	if h.Capture > 0 {
+		io.capture = &capture{limit: h.Capture, kept: h.Captured}
+	}
 	io.state = stdioEnded
 	var err error
 	if runs {
