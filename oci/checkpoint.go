@@ -38,6 +38,11 @@ type CheckpointOptions struct {
 	PageServer                                                string
 	PagePort                                                  int
 	LSMProfile, LSMMountContext                               string
+	// LazyPages leaves memory where it is until it is used: a checkpoint serves it
+	// (PageServer), and a restore has it from "criu lazy-pages" with the same Work.
+	LazyPages bool
+	// Status is told, by a NUL byte, that memory is being served; nil: nobody is.
+	Status *os.File
 }
 
 // cgroupMode is the number of a mode (enum criu_cg_mode).
@@ -71,7 +76,7 @@ func (o *CheckpointOptions) criuOptions(spec *specs.Spec, log string) (*criu.Opt
 		Log: log, Parent: o.Parent, CgroupMode: mode, TrackMemory: o.Parent != "", NotifyScripts: true, OrphanPTS: true,
 		LeaveRunning: o.LeaveRunning, TCPEstablished: o.TCPEstablished, TCPSkipInFlight: o.TCPSkipInFlight, ExtUnixSockets: o.ExtUnixSockets,
 		ShellJob: o.ShellJob, FileLocks: o.FileLocks, LinkRemap: o.LinkRemap, AutoDedup: o.AutoDedup,
-		PageServer: o.PageServer, PagePort: o.PagePort, LSMProfile: o.LSMProfile, LSMMountContext: o.LSMMountContext,
+		LazyPages: o.LazyPages, PageServer: o.PageServer, PagePort: o.PagePort, LSMProfile: o.LSMProfile, LSMMountContext: o.LSMMountContext,
 	}
 	if o.EmptyNetwork {
 		c.EmptyNS = unix.CLONE_NEWNET
@@ -148,7 +153,13 @@ func (c *Container) Checkpoint(spec *specs.Spec, o *CheckpointOptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = worker.Do(kind, req, func(*criu.Notification) error { return nil })
+	_, err = worker.Do(kind, req, func(n *criu.Notification) error {
+		if n.Script != "status-ready" || o.Status == nil {
+			return nil
+		}
+		_, err := o.Status.Write([]byte{0})
+		return err
+	})
 	return o.explain(err, log)
 }
 

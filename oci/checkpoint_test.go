@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,6 +137,108 @@ func TestCheckpointAndRestore(t *testing.T) {
 	}
 	if left := newMounts(before, hostMounts(t)); len(left) > 0 {
 		t.Errorf("mounts are left: %q", left)
+	}
+}
+
+// TestRestoreLazily: a container goes on elsewhere while its memory is still where
+// it was.
+func TestRestoreLazily(t *testing.T) {
+	needCRIU(t)
+	if out, err := exec.Command("criu", "check", "--feature", "uffd-noncoop").CombinedOutput(); err != nil {
+		t.Skipf("the kernel has no userfaultfd that CRIU can use: %s", out)
+	}
+	root := rootfs(t)
+	spec := func(name string) *specs.Spec {
+		s := specFor(root, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
+		s.Root.Readonly = false
+		s.Linux.CgroupsPath += name
+		return s
+	}
+	store := &Store{Root: t.TempDir()}
+	images, work := filepath.Join(t.TempDir(), "images"), t.TempDir()
+	c, pr, out := counter(t, store, spec("-from"))
+	defer out.Close()
+	defer pr.Close()
+	for readLine(t, out) != "3" {
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	ready, status, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	saved := make(chan error, 1)
+	go func() {
+		saved <- c.Checkpoint(spec("-from"), &CheckpointOptions{Images: images, LazyPages: true, PageServer: "127.0.0.1", PagePort: port, Status: status})
+		status.Close()
+	}()
+	if n, err := ready.Read(make([]byte, 1)); n != 1 {
+		t.Fatalf("not ready: %v, %v", err, <-saved)
+	}
+	lazyPages(t, images, work, port)
+
+	raw, err := json.Marshal(spec("-to"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := store.New("restored", t.TempDir(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	next, err := restored.Restore(spec("-to"), Stdio{In: os.Stdin, Out: w, Err: os.Stderr}, &CheckpointOptions{Images: images, Work: work, LazyPages: true})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if line := readLine(t, r); len(line) == 0 || line == "1" || line == "2" {
+		t.Errorf("it counts from %q again", line)
+	}
+	if err := <-saved; err != nil {
+		t.Error(err)
+	}
+	next.abandon()
+	if _, err := pr.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(c.Delete(true), restored.Delete(true)); err != nil {
+		t.Error(err)
+	}
+}
+
+// lazyPages has CRIU fetch memory from the page server as it is used.
+func lazyPages(t *testing.T, images, work string, port int) {
+	t.Helper()
+	ready, status, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := exec.Command("criu", "lazy-pages", "--images-dir", images, "--work-dir", work, "--page-server", "--address", "127.0.0.1", "--port", fmt.Sprint(port), "--status-fd", "3")
+	cmd.ExtraFiles = []*os.File{status}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	status.Close()
+	t.Cleanup(func() {
+		if err := cmd.Wait(); err != nil { // it ends when all is fetched
+			t.Errorf("criu lazy-pages: %v: %s", err, out.String())
+		}
+	})
+	if n, err := ready.Read(make([]byte, 1)); n != 1 {
+		t.Fatalf("criu lazy-pages is not ready: %v: %s", err, out.String())
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/oci"
 )
@@ -28,9 +30,7 @@ func defineCheckpoint(fs *flag.FlagSet, o *oci.CheckpointOptions) {
 		o.EmptyNetwork = true
 		return nil
 	})
-	fs.BoolFunc("lazy-pages", "not supported", func(string) error {
-		return errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("not supported: memory is restored at once"))
-	})
+	fs.BoolVar(&o.LazyPages, "lazy-pages", false, "leave memory where it is until it is used (criu lazy-pages)")
 }
 
 func runCheckpoint(a *app, fs *flag.FlagSet, args []string) (int, error) {
@@ -47,6 +47,10 @@ func runCheckpoint(a *app, fs *flag.FlagSet, args []string) (int, error) {
 			o.PageServer = host
 			o.PagePort, err = strconv.Atoi(port)
 		}
+		return err
+	})
+	fs.Func("status-fd", "`descriptor` to which a NUL byte is written when --lazy-pages serves the memory", func(v string) (err error) {
+		o.Status, err = writable(v)
 		return err
 	})
 	id, code, err := parseID(fs, args, 1)
@@ -69,6 +73,22 @@ func runCheckpoint(a *app, fs *flag.FlagSet, args []string) (int, error) {
 		return 0, nil
 	}
 	return 0, c.Delete(true)
+}
+
+// writable is the descriptor of that number, which the caller has passed.
+func writable(number string) (*os.File, error) {
+	fd, err := strconv.Atoi(number)
+	if err != nil || fd < 0 {
+		return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%q is no descriptor", number))
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("descriptor %d is not open for writing", fd))
+	}
+	return os.NewFile(uintptr(fd), "status"), nil
 }
 
 func runRestore(a *app, fs *flag.FlagSet, args []string) (int, error) {

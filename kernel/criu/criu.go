@@ -57,6 +57,7 @@ type Options struct {
 	TrackMemory   bool
 	EvasiveDevs   bool
 	Sibling       bool // a restored process becomes our child
+	LazyPages     bool // memory follows when it is used (userfaultfd(2))
 	OrphanPTS     bool // the master of a terminal is passed by notification
 	NotifyScripts bool
 
@@ -87,7 +88,7 @@ func (o *Options) encode() message {
 	}{
 		{3, o.LeaveRunning}, {4, o.ExtUnixSockets}, {5, o.TCPEstablished}, {6, o.EvasiveDevs}, {7, o.ShellJob}, {8, o.FileLocks},
 		{12, o.NotifyScripts}, {15, o.TrackMemory}, {16, o.AutoDedup}, {18, o.LinkRemap}, {24, true}, {26, o.Sibling},
-		{46, o.TCPSkipInFlight}, {50, o.OrphanPTS},
+		{46, o.TCPSkipInFlight}, {48, o.LazyPages}, {50, o.OrphanPTS},
 	} {
 		m.flag(f.field, f.set)
 	}

@@ -17,7 +17,7 @@ func TestMessagesAreProtocolBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer images.Close()
-	o := Options{Images: images, Pid: 300, Log: "x.log", Sibling: true, Mounts: []Pair{{"/a", "/b"}},
+	o := Options{Images: images, Pid: 300, Log: "x.log", Sibling: true, LazyPages: true, Mounts: []Pair{{"/a", "/b"}},
 		InheritFDs: map[string]int{"pipe:[1]": 1}, External: []string{"e"}, CgroupMode: 3}
 	seen := map[int]string{}
 	if err := fields(o.encode(), func(field int, v uint64, b []byte) {
@@ -29,7 +29,7 @@ func TestMessagesAreProtocolBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field, want := range map[int]string{
-		2: "\x2c\x01", 10: "x.log", 26: "\x01\x00", 23: "\n\x02/a\x12\x02/b", 27: "\n\x08pipe:[1]\x10\x01", 37: "e", 34: "\x03\x00",
+		2: "\x2c\x01", 10: "x.log", 26: "\x01\x00", 48: "\x01\x00", 23: "\n\x02/a\x12\x02/b", 27: "\n\x08pipe:[1]\x10\x01", 37: "e", 34: "\x03\x00",
 	} {
 		if seen[field] != want {
 			t.Errorf("field %d is %q, want %q", field, seen[field], want)
