@@ -149,9 +149,10 @@ func (s *Store) assemble(ctx context.Context, c *session, parent digest.Digest, 
 	return s.record(ctx, d, names, nil)
 }
 
-// unpackAll unpacks the layers of a draft whose blobs are all there.
+// unpackAll unpacks the layers of a draft whose blobs are all there, as they were
+// hashed when they were written.
 func (s *Store) unpackAll(ctx context.Context, c *session, d *draft, p *progress) error {
-	u := &unpacking{s: s, c: c, d: d}
+	u := &unpacking{s: s, c: c, d: d, verified: true}
 	if p != nil {
 		u.progress = func(i int, n int64) {
 			l := d.layers[i]

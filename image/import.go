@@ -100,7 +100,7 @@ func ingestLayer(ctx context.Context, c *session, r io.Reader) (*ocispec.Descrip
 	default:
 		if plain, err = decompress(src); err == nil {
 			defer plain.Close()
-			_, err = io.Copy(io.MultiWriter(w, hash.Hash()), plain)
+			_, err = io.Copy(w, plain) // which hashes
 		}
 	}
 	if mediaType != ocispec.MediaTypeImageLayer {
@@ -116,6 +116,9 @@ func ingestLayer(ctx context.Context, c *session, r io.Reader) (*ocispec.Descrip
 		return nil, "", notTar(err)
 	}
 	desc, err := commitBlob(ctx, w, mediaType)
+	if err == nil && mediaType == ocispec.MediaTypeImageLayer {
+		return desc, desc.Digest, nil
+	}
 	return desc, hash.Digest(), err
 }
 
