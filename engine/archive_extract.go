@@ -88,7 +88,7 @@ func (x *extractor) explain(err error) error {
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENAMETOOLONG):
 		return errdefs.As(errdefs.ErrInvalid, err)
 	}
-	return err
+	return explainFullDisk(err, x.abs+" in the container")
 }
 
 // insideName is an entry's name below the destination.
@@ -296,13 +296,14 @@ func (x *extractor) leaf(ctx context.Context, parent *os.File, base string, hdr 
 // an end of this process, leaves what was there. Where the file system cannot do that
 // what was there goes first.
 func (x *extractor) regular(ctx context.Context, parent *os.File, base string, hdr *tar.Header, r io.Reader) error {
-	f, err := openAt(parent, ".", unix.O_WRONLY|unix.O_TMPFILE)
+	fd, err := unix.Openat(int(parent.Fd()), ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) {
 		return x.regularInPlace(ctx, parent, base, hdr, r)
 	}
 	if err != nil {
-		return err
+		return &os.PathError{Op: "create", Path: base, Err: err}
 	}
+	f := os.NewFile(uintptr(fd), base)
 	defer f.Close()
 	if err := x.fill(ctx, f, hdr, r); err != nil {
 		return err

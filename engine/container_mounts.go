@@ -148,7 +148,7 @@ func (e *Engine) holdVolume(ctx context.Context, rec *record, m *mountPoint) err
 	if made {
 		e.emitVolume(events.ActionCreate, m.Name, nil)
 	}
-	return err
+	return explainFullDisk(err, e.volumesDir())
 }
 
 // fillVolume copies into an empty volume what root has at its destination.

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/berth-containers/berth/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // invalidf is an error of the class ErrInvalid.
@@ -19,6 +21,14 @@ func conflictf(format string, args ...any) error {
 // errUnsupported refuses a flag or field that this version does not do.
 func errUnsupported(what string) error {
 	return fmt.Errorf("%s: %w", what, errdefs.ErrUnsupported)
+}
+
+// explainFullDisk says which file system it is that has no room, and what to do.
+func explainFullDisk(err error, path string) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) || errdefs.Hint(err) != "" {
+		return err
+	}
+	return errdefs.WithHint(err, "make room on the file system of "+path+"; berth system df shows what can go")
 }
 
 // errNotRunning is the conflict of everything that needs a process.

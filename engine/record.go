@@ -114,7 +114,8 @@ const newSuffix = ".new"
 func writeFileAtomic(path string, data []byte, mode os.FileMode) error {
 	tmp := path + newSuffix
 	if err := os.WriteFile(tmp, data, mode); err != nil {
-		return err
+		os.Remove(tmp) // a piece of it is of no use to anybody, and in nobody's way
+		return explainFullDisk(err, filepath.Dir(path))
 	}
 	fault.Here(fault.RecordWritten)
 	if err := os.Rename(tmp, path); err != nil {

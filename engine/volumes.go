@@ -27,7 +27,7 @@ func (e *Engine) VolumeCreate(ctx context.Context, req *volumetypes.CreateReques
 	}
 	v, made, err := e.volumes.Create(ctx, opt)
 	if err != nil {
-		return nil, err
+		return nil, explainFullDisk(err, e.volumesDir())
 	}
 	if made {
 		e.emitVolume(events.ActionCreate, v.Name, nil)
