@@ -227,15 +227,17 @@ func (e *Engine) pinJoined(hc *container.HostConfig) error {
 		}
 		hc.PidMode = container.PidMode(v)
 	}
-	if !hc.IpcMode.IsContainer() {
-		return nil
+	if hc.IpcMode.IsContainer() {
+		v, err := pin(hc.IpcMode.Container())
+		if err != nil {
+			return err
+		}
+		hc.IpcMode = container.IpcMode(v)
+		if err := e.checkShareable(hc.IpcMode); err != nil {
+			return err
+		}
 	}
-	v, err := pin(hc.IpcMode.Container())
-	if err != nil {
-		return err
-	}
-	hc.IpcMode = container.IpcMode(v)
-	return e.checkShareable(hc.IpcMode)
+	return e.pinUserns(hc)
 }
 
 // checkShareable refuses to join the IPC of a container not made for it.

@@ -236,6 +236,9 @@ func explainNamespaces(rec *record, spec *specs.Spec) []explain.Namespace {
 	if hc.IpcMode.IsContainer() {
 		joined["ipc"] = "container " + short(hc.IpcMode.Container())
 	}
+	if other, ok := joinedUserns(hc.UsernsMode); ok {
+		joined["user"] = "container " + short(other)
+	}
 	var list []explain.Namespace
 	for _, n := range spec.Linux.Namespaces {
 		kind := namespaceKinds[n.Type]

@@ -46,36 +46,57 @@ func parseUserns(mode container.UsernsMode) (size uint32, err error) {
 		}
 		return uint32(n), nil
 	}
-	return 0, errdefs.WithHint(invalidf("invalid USER mode: %s", mode), "there are host, private, auto and auto:size=N")
+	return 0, errdefs.WithHint(invalidf("invalid USER mode: %s", mode), "there are host, private, auto, auto:size=N and container:NAME")
+}
+
+// joinedUserns is the container of --userns=container:NAME.
+func joinedUserns(mode container.UsernsMode) (ref string, ok bool) {
+	ref, ok = strings.CutPrefix(string(mode), "container:")
+	return ref, ok && ref != ""
 }
 
 // checkUserns refuses what is of no use, or no protection, together with a user
 // namespace of the container's own.
 func checkUserns(hc *container.HostConfig) error {
+	if _, joined := joinedUserns(hc.UsernsMode); joined {
+		return nil // depends on the other: see pinUserns
+	}
 	size, err := parseUserns(hc.UsernsMode)
 	if err != nil {
 		return err
 	}
 	if size == 0 {
-		for _, b := range hc.Binds {
-			if parts := strings.Split(b, ":"); len(parts) == 3 && hasOption(parts[2], optionIDMap) {
-				return errdefs.WithHint(invalidf("volume %q: idmap without a user namespace", b), "give --userns=auto too")
-			}
-		}
-		return nil
+		return checkUnmapped(hc)
 	}
+	return checkShares(hc, "")
+}
+
+// checkUnmapped refuses what makes sense in a user namespace alone.
+func checkUnmapped(hc *container.HostConfig) error {
+	for _, b := range hc.Binds {
+		if parts := strings.Split(b, ":"); len(parts) == 3 && hasOption(parts[2], optionIDMap) {
+			return errdefs.WithHint(invalidf("volume %q: idmap without a user namespace", b), "give --userns=auto too")
+		}
+	}
+	return nil
+}
+
+// checkShares refuses what does not go with a user namespace: namespaces of the
+// host, and of containers in other ones than the container shared's.
+func checkShares(hc *container.HostConfig, shared string) error {
+	foreign := func(joins bool, id string) bool { return joins && (shared == "" || id != shared) }
 	for _, f := range []struct {
 		set  bool
 		what string
 	}{
 		{hc.Privileged, "privileged mode is"},
-		{hc.NetworkMode.IsHost() || hc.NetworkMode.IsContainer(), "sharing a network namespace is"},
-		{hc.PidMode.IsHost() || hc.PidMode.IsContainer(), "sharing a PID namespace is"},
-		{hc.IpcMode.IsHost() || hc.IpcMode.IsContainer(), "sharing an IPC namespace is"},
+		{hc.NetworkMode.IsHost() || foreign(hc.NetworkMode.IsContainer(), hc.NetworkMode.ConnectedContainer()), "sharing a network namespace is"},
+		{hc.PidMode.IsHost() || foreign(hc.PidMode.IsContainer(), hc.PidMode.Container()), "sharing a PID namespace is"},
+		{hc.IpcMode.IsHost() || foreign(hc.IpcMode.IsContainer(), hc.IpcMode.Container()), "sharing an IPC namespace is"},
 	} {
 		if f.set {
 			return errdefs.WithHint(invalidf("%s incompatible with user namespaces", f.what),
-				"run the container with --userns=host")
+				"run the container with --userns=host, or share the user namespace of the same container: --userns=container:NAME")
 		}
 	}
 	return nil
@@ -112,6 +133,9 @@ func (e *Engine) makeUserns(rec *record) (*userns, error) {
 	}
 	defer runner.Close()
 	u := &userns{ids: rec.IDs}
+	if other, ok := joinedUserns(rec.HostConfig.UsernsMode); ok {
+		return u, e.joinUserns(u, rec, other, runner)
+	}
 	u.user, u.net, err = runner.UserNamespace(rec.IDs.uids(), rec.IDs.gids())
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EPERM) {
 		err = errdefs.WithHint(err, "the kernel allows no more user namespaces: see user.max_user_namespaces in sysctl")
@@ -119,10 +143,52 @@ func (e *Engine) makeUserns(rec *record) (*userns, error) {
 	return u, err
 }
 
+// joinUserns opens the user namespace of another container, and makes a network
+// namespace in it for who has one of its own on a bridge.
+func (e *Engine) joinUserns(u *userns, rec *record, other string, runner *oci.Runner) (err error) {
+	if u.user, err = e.openNamespace(other, "user"); err != nil {
+		return err
+	}
+	if rec.HostConfig.NetworkMode.IsBridge() {
+		if u.net, err = runner.NetworkNamespace(u.user); err != nil {
+			return errors.Join(err, u.user.Close())
+		}
+	}
+	return nil
+}
+
+// pinUserns replaces the name in --userns=container:NAME by the id and checks
+// what depends on that container's own namespace. It comes after the other names
+// have been replaced.
+func (e *Engine) pinUserns(hc *container.HostConfig) error {
+	ref, ok := joinedUserns(hc.UsernsMode)
+	if !ok {
+		return nil
+	}
+	c, err := e.containers.get(ref)
+	if err != nil {
+		// Not ErrNotFound: at a create, docker takes that for a missing image.
+		return invalidf("join namespaces: %v", err)
+	}
+	hc.UsernsMode = container.UsernsMode("container:" + c.id)
+	if c.snapshot().IDs == nil { // it is the host's
+		return checkUnmapped(hc)
+	}
+	shared := c.id
+	if first, ok := joinedUserns(c.snapshot().HostConfig.UsernsMode); ok {
+		return errdefs.WithHint(invalidf("container %s shares the user namespace of another itself", short(c.id)), "join that one: --userns=container:"+short(first))
+	}
+	return checkShares(hc, shared)
+}
+
 func (u *userns) close() {
-	if u != nil {
-		u.user.Close()
-		u.net.Close()
+	if u == nil {
+		return
+	}
+	for _, f := range []*os.File{u.user, u.net} {
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 
@@ -205,6 +271,15 @@ func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os
 // assignIDs gives the container ids of its own when it asks for a user
 // namespace.
 func (e *Engine) assignIDs(rec *record) error {
+	if other, ok := joinedUserns(rec.HostConfig.UsernsMode); ok {
+		c, err := e.containers.get(other)
+		if err != nil {
+			return invalidf("join namespaces: %v", err)
+		}
+		rec.IDs = c.snapshot().IDs
+		e.ids.adopt(rec.ID, rec.IDs) // they stay taken for as long as one of them is there
+		return nil
+	}
 	size, err := parseUserns(rec.HostConfig.UsernsMode) // checked before
 	if err != nil || size == 0 {
 		return err

@@ -309,3 +309,97 @@ func (te *testEngine) checkOwnerOutside(id string) {
 		te.t.Errorf("an owner outside: %v", err)
 	}
 }
+
+// TestUserNamespaceShared: containers in one user namespace have the same ids,
+// share what else belongs to it, and the ids stay theirs until the last is gone.
+func TestUserNamespaceShared(t *testing.T) {
+	needMapped(t)
+	te := newTestEngine(t)
+	first := auto("sh", "-c", "echo ready; exec sleep 1000")
+	first.HostConfig.IpcMode = "shareable"
+	one := te.run("one", first)
+	te.awaitLog(one, "ready")
+	namespace := func(id, kind string) string {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", te.snapshot(id).State.Pid, kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return link
+	}
+	shared := func(set func(*container.HostConfig)) *container.CreateRequest {
+		req := request("sh", "-c", "id -u; stat -c %u /home/sailor/chart; touch /n; ip addr | grep -c 'inet 10.77'; echo ready; exec sleep 1000")
+		req.HostConfig.UsernsMode = "container:one"
+		set(req.HostConfig)
+		return req
+	}
+	for name, tc := range map[string]struct {
+		set  func(*container.HostConfig)
+		with []string // the namespaces shared
+		inet string
+	}{
+		"alone":  {func(*container.HostConfig) {}, nil, "0"},
+		"bridge": {func(h *container.HostConfig) { h.NetworkMode = "bridge" }, nil, "1"},
+		"all": {func(h *container.HostConfig) {
+			h.NetworkMode, h.PidMode, h.IpcMode = "container:one", "container:one", "container:one"
+		}, []string{"net", "pid", "ipc"}, "0"},
+	} {
+		id := te.run("", shared(tc.set))
+		te.awaitLog(id, "ready")
+		if out, errs := te.logs(id); out != "0\n1000\n"+tc.inet+"\nready\n" {
+			t.Errorf("%s: printed %q, %q", name, out, errs)
+		}
+		if *te.snapshot(id).IDs != *te.snapshot(one).IDs {
+			t.Errorf("%s: ids %+v, the other has %+v", name, te.snapshot(id).IDs, te.snapshot(one).IDs)
+		}
+		for _, kind := range []string{"user", "net", "pid", "ipc", "mnt"} {
+			want := kind == "user" || strings.Contains(fmt.Sprint(tc.with), kind)
+			if got := namespace(id, kind) == namespace(one, kind); got != want {
+				t.Errorf("%s: the same %s namespace: %v", name, kind, got)
+			}
+		}
+		if out, code := te.exec(id, "id", "-u"); out != "0\n" || code != 0 {
+			t.Errorf("%s: exec printed %q, %d", name, out, code)
+		}
+	}
+	te.checkSharedEnds(one, shared(func(*container.HostConfig) {}))
+}
+
+// checkSharedEnds: without the other a container does not start, and keeps its ids.
+func (te *testEngine) checkSharedEnds(one string, req *container.CreateRequest) {
+	t := te.t
+	id, ids := te.create("", req), *te.snapshot(one).IDs
+	if mode := te.inspect(id).HostConfig.UsernsMode; string(mode) != "container:"+one {
+		t.Errorf("inspect shows %s", mode)
+	}
+	host := te.create("plain", request("true"))
+	joined := request("sh", "-c", "head -1 /proc/self/uid_map")
+	joined.HostConfig.UsernsMode = "container:plain"
+	if out, _ := te.output(joined); !strings.HasPrefix(out, "         0          0 ") {
+		t.Errorf("the namespace of a container in the host's: %q", out)
+	}
+	for text, set := range map[string]func(*container.HostConfig){
+		"privileged mode is incompatible":         func(h *container.HostConfig) { h.Privileged = true },
+		"network namespace is incompatible":       func(h *container.HostConfig) { h.NetworkMode = container.NetworkMode("container:" + host) },
+		"no such container: nobody":               func(h *container.HostConfig) { h.UsernsMode = "container:nobody" },
+		"shares the user namespace of another":    func(h *container.HostConfig) { h.UsernsMode = container.UsernsMode("container:" + id) },
+		"invalid USER mode: container:":           func(h *container.HostConfig) { h.UsernsMode = "container:" },
+		"sharing a PID namespace is incompatible": func(h *container.HostConfig) { h.PidMode = "host" },
+	} {
+		bad := request("true")
+		bad.HostConfig.UsernsMode = "container:one"
+		set(bad.HostConfig)
+		if _, err := te.ContainerCreate(t.Context(), "", bad, nil); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	te.stopNow(one)
+	if err := te.ContainerStart(t.Context(), id); err == nil || !strings.Contains(errdefs.Hint(err), "start that container first") {
+		t.Errorf("start without the other: %v", err)
+	}
+	if err := te.ContainerRemove(t.Context(), one, RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if other := te.create("", auto("true")); te.snapshot(other).IDs.UID == ids.UID {
+		t.Errorf("ids %+v were given away while a container has them", ids)
+	}
+}

@@ -207,10 +207,36 @@ func (r *Runner) UserNamespace(uids, gids []specs.LinuxIDMapping) (user, network
 	return files[0], files[1], nil
 }
 
+// NetworkNamespace makes a network namespace that belongs to a user namespace,
+// which user is an open file of. It lives as long as it is held open or somebody
+// is in it.
+func (r *Runner) NetworkNamespace(user *os.File) (*os.File, error) {
+	var join p.Program
+	join.Call("join user namespace", p.Setns, p.Fd(p.FirstFile, "<user>"), p.Flag(unix.CLONE_NEWUSER, "CLONE_NEWUSER"))
+	join.Call("make network namespace", p.Unshare, p.Flag(unix.CLONE_NEWNET, "CLONE_NEWNET"))
+	join.Call("say so", p.Write, p.Fd(fdSync, "<sync>"), join.Str("n"), p.Int(1))
+	files, err := r.hold(&join, &p.Launch{Files: []*os.File{user}, Attr: &syscall.SysProcAttr{}}, true, "net")
+	if err != nil {
+		return nil, fmt.Errorf("make a network namespace in a user namespace: %w", err)
+	}
+	return files[0], nil
+}
+
 // holdNamespaces makes a user namespace and, in it, those of flags, and opens
 // those that are named as in /proc/PID/ns.
 func (r *Runner) holdNamespaces(ids *idSource, flags uintptr, names ...string) (files []*os.File, err error) {
-	var wait p.Program
+	files, err = r.hold(new(p.Program), &p.Launch{Attr: &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | flags, UidMappings: ids.uid, GidMappings: ids.gid, GidMappingsEnableSetgroups: true,
+	}}, false, names...)
+	if err != nil {
+		return nil, fmt.Errorf("make a user namespace: %w", err)
+	}
+	return files, nil
+}
+
+// hold runs a program in a process that waits afterwards, and opens namespaces of
+// it; with says once the program has written a byte.
+func (r *Runner) hold(wait *p.Program, l *p.Launch, says bool, names ...string) (files []*os.File, err error) {
 	wait.Call("wait", p.Read, p.Fd(fdSync, "<sync>"), wait.Data(make([]byte, 8), "byte"), p.Int(1))
 	wait.Call("end", p.ExitGroup, p.Int(0))
 	code, err := wait.Encode()
@@ -227,16 +253,20 @@ func (r *Runner) holdNamespaces(ids *idSource, flags uintptr, names ...string) (
 		return nil, err
 	}
 	defer ours.Close()
-	pid, pidfd, err := r.interpreter.Start(&p.Launch{Image: image, Sync: theirs, Name: "berth:ids", Attr: &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | flags, UidMappings: ids.uid, GidMappings: ids.gid, GidMappingsEnableSetgroups: true,
-	}})
+	l.Image, l.Sync, l.Name = image, theirs, "berth:ids"
+	pid, pidfd, err := r.interpreter.Start(l)
 	theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("make a user namespace: %w", err)
+		return nil, err
 	}
 	holder := &Process{Pid: pid, Pidfd: pidfd}
 	defer holder.Close()
 	defer holder.abandon()
+	if says {
+		if _, err := ours.Read(make([]byte, 1)); err != nil { // it has ended
+			return nil, errdefs.As(errdefs.ErrUnsupported, errors.New("the kernel has refused it"))
+		}
+	}
 	for _, name := range names {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
 		if err != nil {

@@ -152,7 +152,7 @@ func (o *Options) securityFlags(fs *pflag.FlagSet) {
 	fs.Var(&o.capDrop, "cap-drop", "Drop Linux capabilities")
 	fs.BoolVar(&o.privileged, "privileged", false, "Give extended privileges to this container")
 	fs.Var(&o.securityOpt, "security-opt", "Security Options")
-	fs.StringVar(&o.userns, "userns", "", "User namespace to use (host|auto[:size=N])")
+	fs.StringVar(&o.userns, "userns", "", "User namespace to use (host|auto[:size=N]|container:NAME)")
 	fs.StringVar(&o.cgroups, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	fs.StringVar(&o.ipc, "ipc", "", "IPC mode to use")
 	fs.StringVar(&o.pid, "pid", "", "PID namespace to use")
