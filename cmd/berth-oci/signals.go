@@ -32,7 +32,13 @@ func catchSignals(detached bool) (*signals, error) {
 		return nil, fmt.Errorf("catch signals: %w", err)
 	}
 	signalPipe = int32(ends[1])
-	if err := noteSignals(forwarded()); err != nil {
+	err := noteSignals(forwarded())
+	if err == nil {
+		// The default is to ignore it. Go's runtime would have two threads woken,
+		// to do nothing: the process is waited for by its descriptor.
+		err = setAction(unix.SIGCHLD, &sigaction{})
+	}
+	if err != nil {
 		return nil, fmt.Errorf("catch signals: %w", err)
 	}
 	return &signals{ends[0]}, nil
