@@ -44,6 +44,7 @@ type ctr struct {
 	restart restarter
 	sending bool // its log is being sent
 	giveUp  giveUp
+	oom     oomState
 	// still is the container's mounted root while somebody reads or writes its
 	// files though it does not run; nil otherwise.
 	still *stillRoot

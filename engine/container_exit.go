@@ -40,6 +40,7 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 	}
 	ctx := context.WithoutCancel(e.ctx)
 	e.endHealth(c)
+	c.endOOM()
 	released := errors.Join(e.releaseRun(ctx, c), e.settleExecs(ctx, c))
 	fault.Here(fault.ExitReleased)
 	rec := c.rec
@@ -61,7 +62,7 @@ func (e *Engine) settleExit(c *ctr, st keeper.Status) (remove bool, err error) {
 		err = e.keeper.forget(ctx, c.id, "")
 	}
 	fault.Here(fault.ExitDone)
-	if st.OOMKilled {
+	if st.OOMKilled && (c.oom.told == 0 || st.Used.OOMKills > c.oom.told) {
 		e.emitContainer(c.rec, events.ActionOOM, nil)
 	}
 	e.emitContainer(c.rec, events.ActionDie, map[string]string{

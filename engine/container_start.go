@@ -105,6 +105,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	})
 	fault.Here(fault.StartDone)
 	e.sendLog(c)
+	e.beginOOM(c)
 	e.beginHealth(c)
 	e.emitContainer(c.rec, events.ActionStart, nil)
 	return err

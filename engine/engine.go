@@ -133,6 +133,7 @@ type Engine struct {
 	nets       *network.Store
 	keeper     *keeperLink
 	logWatch   *logWatch
+	oom        oomWatch
 	appArmor   appArmor
 	cdi        cdiRegistry
 	ids        idRanges
@@ -182,6 +183,9 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	}
 	e.wg.Go(e.watchExits)
 	e.wg.Go(e.compressLogs)
+	if e.oom.w != nil {
+		e.wg.Go(e.watchOOM)
+	}
 	return e, nil
 }
 
@@ -232,6 +236,9 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 	if e.logWatch, err = newLogWatch(); err != nil {
 		return err
 	}
+	if e.oom, err = newOOMWatch(); err != nil {
+		return err
+	}
 	e.keeper = &keeperLink{opts: keeper.ConnectOptions{Root: e.cfg.RunRoot, Binary: findBinary(e.cfg.BerthOCI)}}
 	if err := e.meetKeeper(ctx); err != nil {
 		return err
@@ -280,8 +287,8 @@ func loadID(path string) (string, error) {
 func (e *Engine) Close() error {
 	e.cancel()
 	e.events.close()
+	errs := []error{e.oom.close()} // which ends who waits
 	e.wg.Wait()
-	var errs []error
 	if e.keeper != nil {
 		errs = append(errs, e.keeper.close())
 	}

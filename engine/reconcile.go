@@ -317,6 +317,9 @@ func (e *Engine) takeOver(c *ctr, st keeper.Status) error {
 	if err == nil {
 		err = e.finishBrief(c)
 	}
+	if err == nil && c.rec.State.active() {
+		e.resumeOOM(c)
+	}
 	if err == nil && c.rec.State.Status == stateRunning {
 		e.resumeHealth(c)
 	}
