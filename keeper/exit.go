@@ -66,6 +66,7 @@ func (s *server) endContainer(p *process, final *Status) error {
 	// Whoever is being executed in the container is in its cgroup after this,
 	// and nobody is any more: there is no pidfd to enter it by.
 	s.awaitEntering(p)
+	s.prepared.drop(p)
 	for _, e := range s.execs(p.key.container) {
 		// Not running is what it is meant to be.
 		e.signal(syscall.SIGKILL)

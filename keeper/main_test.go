@@ -59,9 +59,20 @@ func keepMain(args []string) int {
 type plainRuntime struct{}
 
 func (plainRuntime) Start(l *Launch) (*Launched, error) { return plainLaunch(l.Spec.Process, l.Stdio) }
-func (plainRuntime) Exec(l *Launch) (*Launched, error)  { return plainLaunch(l.Process, l.Stdio) }
 func (plainRuntime) End(string) (Used, error)           { return Used{}, nil }
 func (plainRuntime) Poststop(*Launch) error             { return nil }
+
+func (plainRuntime) PrepareExec(l *Launch) (PreparedExec, error) {
+	return &plainExec{l.Process, l.InitPidfd}, nil
+}
+
+type plainExec struct {
+	process *specs.Process
+	pidfd   *os.File
+}
+
+func (e *plainExec) Start(l *Launch) (*Launched, error) { return plainLaunch(e.process, l.Stdio) }
+func (e *plainExec) Close()                             { e.pidfd.Close() }
 
 func plainLaunch(p *specs.Process, stdio Stdio) (*Launched, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

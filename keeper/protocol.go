@@ -106,6 +106,26 @@ type ExecRequest struct {
 	// [Client.ExecCaptured]: so many bytes of what it prints, on stdout and stderr
 	// alike, come with its exit, which is told to nobody else and not written down.
 	Capture int `json:"capture,omitempty"`
+
+	// rawProcess is Process as it came, when its output is captured.
+	rawProcess []byte
+}
+
+// UnmarshalJSON keeps the process as it came: so it is known again.
+func (r *ExecRequest) UnmarshalJSON(b []byte) error {
+	type plain ExecRequest
+	wire := struct {
+		*plain
+		Process json.RawMessage `json:"process"` // in place of plain's
+	}{plain: (*plain)(r)}
+	err := json.Unmarshal(b, &wire)
+	if err != nil || len(wire.Process) == 0 {
+		return err
+	}
+	if r.Capture > 0 {
+		r.rawProcess = wire.Process
+	}
+	return json.Unmarshal(wire.Process, &r.Process)
 }
 
 // AttachOptions says which streams of a process a client wants.

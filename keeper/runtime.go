@@ -37,14 +37,25 @@ type Launched struct {
 	Pidfd, Console *os.File
 }
 
+// PreparedExec is a process to be executed in a container, any number of times. It
+// is for one goroutine at a time.
+type PreparedExec interface {
+	// Start starts it as a child of this process. It uses Stdio, of which the same
+	// are nil as before, and Abort.
+	Start(*Launch) (*Launched, error)
+	Close()
+}
+
 // Runtime makes containers. The keeper's own is package oci; the interface is
 // what the keeper needs of it.
 type Runtime interface {
 	// Start makes a container and runs the hooks of its creation and start. On
 	// error nothing of it is left, and its poststop hooks have run.
 	Start(*Launch) (*Launched, error)
-	// Exec starts a process in a running container, as a child of this process.
-	Exec(*Launch) (*Launched, error)
+	// PrepareExec makes ready to execute a process in a running container. It uses
+	// InitPid, InitPidfd, which becomes what is returned's on success, Spec, Process,
+	// and of the streams which there are.
+	PrepareExec(*Launch) (PreparedExec, error)
 	// End kills what remains in the cgroup of a container whose init is dead
 	// and removes the cgroup. It returns what the cgroup has used. It may be
 	// called again after an error.

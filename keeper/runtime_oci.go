@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -67,21 +68,41 @@ func (r *ociRuntime) Poststop(l *Launch) error {
 	return errors.Join(errs...)
 }
 
-func (r *ociRuntime) Exec(l *Launch) (*Launched, error) {
+// ociExec is the [PreparedExec] of package oci, with what it needs to stay open.
+type ociExec struct {
+	exec  *oci.PreparedExec
+	group *cgroup.Group
+	pidfd *os.File
+}
+
+func (r *ociRuntime) PrepareExec(l *Launch) (PreparedExec, error) {
 	g, err := cgroup.Load(l.Spec.Linux.CgroupsPath)
 	if err != nil {
 		return nil, err
 	}
-	defer g.Close()
-	process, err := r.runner.Exec(&oci.ExecRequest{
+	exec, err := r.runner.PrepareExec(&oci.ExecRequest{
 		ID: l.ID, Bundle: l.Bundle, InitPid: l.InitPid, InitPidfd: l.InitPidfd, Spec: l.Spec, Process: l.Process,
-		Cgroup: g, Stdio: oci.Stdio(l.Stdio), Abort: l.Abort,
+		Cgroup: g, Stdio: oci.Stdio(l.Stdio),
 	})
+	if err != nil {
+		g.Close()
+		return nil, err
+	}
+	return &ociExec{exec, g, l.InitPidfd}, nil
+}
+
+func (e *ociExec) Start(l *Launch) (*Launched, error) {
+	process, err := e.exec.Start(oci.Stdio(l.Stdio), l.Abort)
 	if err != nil {
 		return nil, err
 	}
 	fault.Here(fault.KeeperExecMade)
 	return launchedBy(process), nil
+}
+
+func (e *ociExec) Close() {
+	e.group.Close()
+	e.pidfd.Close()
 }
 
 func launchedBy(p *oci.Process) *Launched {

@@ -72,6 +72,8 @@ type server struct {
 	log     *slog.Logger
 	bufs    *buffers
 	memory  *trimmer
+	// prepared are execs to be started again.
+	prepared preparedExecs
 	// slots bounds how many processes are being started at a time.
 	slots chan struct{}
 	// quit gets the locked door when the keeper has nothing to do any more.

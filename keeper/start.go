@@ -82,20 +82,36 @@ func (s *server) exec(r *ExecRequest, a *abort) (Status, error) {
 func (s *server) execIn(container, p *process, r *ExecRequest) (Status, error) {
 	container.entering.RLock()
 	defer container.entering.RUnlock()
-	pid, pidfd, err := container.handle()
-	if err != nil {
-		return Status{}, err
-	}
-	defer pidfd.Close()
-	spec, err := s.records.loadSpec(r.ContainerID)
-	if err != nil {
-		return Status{}, err
-	}
 	setConsoleSize(r.Process, r.ConsoleSize)
 	config := stdioConfig{tty: r.Process.Terminal, openStdin: r.OpenStdin, stdinOnce: true, lingers: true, capture: r.Capture}
-	return s.launch(p, config, &Launch{
-		ID: r.ContainerID, Spec: spec, Process: r.Process, InitPid: pid, InitPidfd: pidfd,
-	}, s.runtime.Exec)
+	again := r.again()
+	exec := s.prepared.take(container, again)
+	defer func() {
+		if exec != nil {
+			exec.Close()
+		}
+	}()
+	status, err := s.launch(p, config, &Launch{ID: r.ContainerID, Process: r.Process}, func(l *Launch) (*Launched, error) {
+		if exec != nil {
+			launched, err := exec.Start(l)
+			if err == nil {
+				return launched, nil
+			}
+			// Something that it was compiled for may have changed.
+			exec.Close()
+			exec = nil
+		}
+		var err error
+		if exec, err = s.prepareExec(container, l); err != nil {
+			return nil, err
+		}
+		return exec.Start(l)
+	})
+	if err == nil && again != "" {
+		s.prepared.keep(container, again, exec)
+		exec = nil
+	}
+	return status, err
 }
 
 // handle is the pid of a running process with a descriptor of its own.

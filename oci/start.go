@@ -132,6 +132,24 @@ type ExecRequest struct {
 
 // Exec starts a process in a running container. Errors as for [Runner.Start].
 func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
+	exec, err := r.PrepareExec(req)
+	if err != nil {
+		return nil, err
+	}
+	return exec.Start(req.Stdio, req.Abort)
+}
+
+// PreparedExec is a process compiled to be executed in a running container any
+// number of times, as long as that and what the request refers to are there.
+type PreparedExec struct {
+	runner *Runner
+	plan   *Plan
+	req    *ExecRequest
+}
+
+// PrepareExec compiles an exec. Of the request's streams only those that are nil or
+// /dev/null are noted.
+func (r *Runner) PrepareExec(req *ExecRequest) (*PreparedExec, error) {
 	host, err := r.host(req.Process.OOMScoreAdj != nil)
 	if err != nil {
 		return nil, err
@@ -145,27 +163,34 @@ func (r *Runner) Exec(req *ExecRequest) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan.abort = req.Abort
 	plan.cloneInto(req.Cgroup)
 	plan.describe(req.Spec, specs.State{ID: req.ID, Bundle: req.Bundle, Status: specs.StateRunning, Pid: req.InitPid})
-	pr, err := r.launch(plan, req.Stdio, nil, launchHooks{})
+	return &PreparedExec{r, plan, req}, nil
+}
+
+// Start starts the process. The same of the streams must be nil or /dev/null as were
+// when it was compiled. abort is that of [StartRequest]. Errors as for [Runner.Start].
+func (e *PreparedExec) Start(stdio Stdio, abort *os.File) (*Process, error) {
+	plan := *e.plan
+	plan.abort = abort
+	pr, err := e.runner.launch(&plan, stdio, nil, launchHooks{})
 	if errors.Is(err, unix.EBUSY) && plan.attr.UseCgroupFD {
-		return r.execBesideInit(plan, req, err)
+		return e.besideInit(plan, stdio, err)
 	}
 	return pr, err
 }
 
-// execBesideInit starts the process in the cgroup that the container's first
+// besideInit starts the process in the cgroup that the container's first
 // process is in: it has made cgroups of its own (as systemd does), and nobody can
 // enter the one above them (v2's no-internal-process rule).
-func (r *Runner) execBesideInit(plan *Plan, req *ExecRequest, why error) (*Process, error) {
-	dir, err := req.Cgroup.CloneFDOf(req.InitPid)
+func (e *PreparedExec) besideInit(plan Plan, stdio Stdio, why error) (*Process, error) {
+	dir, err := e.req.Cgroup.CloneFDOf(e.req.InitPid)
 	if err != nil {
 		return nil, why
 	}
 	defer dir.Close()
 	plan.attr.CgroupFD = int(dir.Fd())
-	return r.launch(plan, req.Stdio, nil, launchHooks{})
+	return e.runner.launch(&plan, stdio, nil, launchHooks{})
 }
 
 // MayPrepare tells whether the cgroup may be made while the container sets itself
