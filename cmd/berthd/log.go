@@ -24,8 +24,10 @@ func newLogger(cfg *config, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 
 // reloadOnHangup reads the configuration again at SIGHUP and takes the log's
 // level from it, which is all that can be changed while the daemon runs. A
-// configuration with a mistake changes nothing. It ends with ctx.
-func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, level *slog.LevelVar) (wait func()) {
+// configuration with a mistake changes nothing. It ends with ctx, or when stop is
+// called, which waits for that.
+func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, level *slog.LevelVar) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
 	done := make(chan struct{})
@@ -47,5 +49,8 @@ func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, lev
 			logger.Warn("configuration is read again; all but the log's level takes a restart", "log-level", level.Level())
 		}
 	}()
-	return func() { <-done }
+	return func() {
+		cancel() // a daemon that could not start ends without a signal
+		<-done
+	}
 }
