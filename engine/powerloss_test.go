@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -118,6 +119,15 @@ func TestPowerLoss(t *testing.T) {
 		_, err := te.ImageRemove(ctx, "imported", ImageRemoveOptions{})
 		return err
 	}, []string{"image imported"}, nil)
+	archive := te.savedFile(t, "tagged")
+	b.step(func() error {
+		_, err := te.ImageRemove(ctx, "tagged", ImageRemoveOptions{})
+		return err
+	}, []string{"image tagged"}, nil)
+	b.step(func() error {
+		_, err := te.ImageLoad(ctx, archive, ImageLoadOptions{})
+		return err
+	}, nil, []string{"image tagged"})
 	b.step(func() error {
 		_, err := te.ContainerUpdate(ctx, "two", &container.UpdateConfig{Resources: container.Resources{Memory: 32 << 20, MemorySwap: 32 << 20}})
 		return err
@@ -135,6 +145,18 @@ func TestPowerLoss(t *testing.T) {
 		}
 		must(t, os.RemoveAll(c.dir))
 	}
+}
+
+// savedFile is an image in a file, as a client passes it to be loaded.
+func (te *testEngine) savedFile(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "")
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	must(t, te.ImageSave(t.Context(), ImageSaveOptions{Names: []string{name}}, f))
+	_, err = f.Seek(0, io.SeekStart)
+	must(t, err)
+	return f
 }
 
 // openCopy starts an engine on a copy, as the first one after the host's next start.
