@@ -27,7 +27,7 @@ COMPLETIONS = \
 
 export CGO_ENABLED = 0
 
-.PHONY: build install uninstall demo clean-host test crash lint soak hostile bench clean help
+.PHONY: build install uninstall demo clean-host test test-arm64 crash lint soak hostile bench clean help
 
 # berth-oci has an entry point of its own (cmd/berth-oci/internal/early). The copies are
 # for speed: the linker writes a file through a mapping, page by page, and so it
@@ -81,6 +81,9 @@ test: ## run all tests, as root after installing what they use
 	@[ "$$(id -u)" -ne 0 ] || ./demo/install-packages.sh $(TEST_PACKAGES) >/dev/null
 	@./test/run
 
+test-arm64: ## run berth-oci and its machine code on an emulated arm64 machine, as root, 2 minutes
+	$(GO) test -count=1 -tags arm64vm -v ./test/arm64
+
 crash: ## kill engine and keeper at every point of every operation (CRASH=NAME,... for some), 5 minutes
 	BERTH_CRASH_WHOLE=$(or $(CRASH),all) $(GO) test -count=1 -timeout 30m ./test/crash
 	BERTH_POWERLOSS_ALL=1 $(GO) test -count=1 -timeout 30m -run TestPowerLoss ./engine
@@ -104,4 +107,4 @@ clean: ## remove what build made
 	rm -rf bin
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12

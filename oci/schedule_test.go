@@ -46,7 +46,7 @@ func TestSchedule(t *testing.T) {
 		{"I/O idle", "ionice -p $$", "idle", func(s *specs.Spec) {
 			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE, Priority: 0}
 		}},
-		{"personality", "uname -m", "i686", func(s *specs.Spec) {
+		{"personality", "uname -m", map[string]string{"amd64": "i686", "arm64": "armv8l"}[runtime.GOARCH], func(s *specs.Spec) {
 			s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32}
 		}},
 		{"memory policy", "cut -d' ' -f2 /proc/self/numa_maps | sort -u", "bind=static:0", func(s *specs.Spec) {

@@ -99,6 +99,42 @@ func run32(nr uint32, args [3]uint32) []byte {
 		0xcd, 0x80)
 }
 
+// runARM64 is the same for arm64.
+func runARM64(nr uint32, args [3]uint32) []byte {
+	var code []byte
+	word := func(w uint32) { code = binary.LittleEndian.AppendUint32(code, w) }
+	set := func(register, value uint32) { // movz, movk
+		word(0x52800000 | value&0xffff<<5 | register)
+		word(0x72a00000 | value>>16<<5 | register)
+	}
+	set(8, nr)
+	for i, v := range args {
+		set(uint32(i), v)
+	}
+	word(0xd4000001) // svc 0
+	word(0xf100001f) // cmp x0, 0
+	word(0xcb0003e1) // neg x1, x0
+	word(0x9a9fb020) // csel x0, x1, xzr, lt
+	set(8, 93)       // exit
+	word(0xd4000001)
+	return code
+}
+
+// native is an executable for this machine that makes one call.
+func native(t *testing.T, nr uint32, args [3]uint32) []byte {
+	t.Helper()
+	switch runtime.GOARCH {
+	case "amd64":
+		return elf(run64(nr, args), true)
+	case "arm64":
+		program := elf(runARM64(nr, args), true)
+		program[18] = 183 // EM_AARCH64
+		return program
+	}
+	t.Skip("no machine code for " + runtime.GOARCH)
+	return nil
+}
+
 // elf wraps code in the smallest executable file.
 func elf(code []byte, wide bool) []byte {
 	const base = 0x400000
@@ -230,8 +266,36 @@ func TestKernelObeysDockerProfile(t *testing.T) {
 	}
 }
 
+func TestKernelObeysDockerProfileOnARM64(t *testing.T) {
+	if runtime.GOARCH != "arm64" {
+		t.Skip("not an arm64 machine")
+	}
+	const enosys, eperm = int(unix.ENOSYS), int(unix.EPERM)
+	for name, c := range map[string]struct {
+		nr   uint32
+		args [3]uint32
+		want int
+	}{
+		"allowed":                  {unix.SYS_GETPID, [3]uint32{}, 0},
+		"forbidden":                {unix.SYS_MOUNT, [3]uint32{}, eperm},
+		"unshare":                  {unix.SYS_UNSHARE, [3]uint32{unix.CLONE_NEWUSER}, eperm},
+		"clone with namespace":     {unix.SYS_CLONE, [3]uint32{unix.CLONE_NEWUSER | uint32(unix.SIGCHLD)}, eperm},
+		"clone3 has its own errno": {unix.SYS_CLONE3, [3]uint32{}, enosys},
+		"personality allowed":      {unix.SYS_PERSONALITY, [3]uint32{0xffffffff}, 0},
+		"personality forbidden":    {unix.SYS_PERSONALITY, [3]uint32{0x40000}, eperm},
+		"socket allowed":           {unix.SYS_SOCKET, [3]uint32{unix.AF_UNIX, unix.SOCK_STREAM}, 0},
+		"socket forbidden":         {unix.SYS_SOCKET, [3]uint32{unix.AF_VSOCK, unix.SOCK_STREAM}, eperm},
+		"newer than the profile":   {500, [3]uint32{}, enosys},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := confined(t, dockerProfile(t), native(t, c.nr, c.args)); got != c.want {
+				t.Errorf("result %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
 func TestKernelTakesEveryFlagAndAction(t *testing.T) {
-	needX86(t)
 	ret := uint(77)
 	for _, flags := range [][]specs.LinuxSeccompFlag{nil, {specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, flagTSync}} {
 		p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: flags, Syscalls: []specs.LinuxSyscall{
@@ -242,7 +306,7 @@ func TestKernelTakesEveryFlagAndAction(t *testing.T) {
 			unix.SYS_MOUNT: killed, unix.SYS_UMOUNT2: killed, unix.SYS_REBOOT: killed,
 			unix.SYS_SWAPON: int(unix.ENOSYS), unix.SYS_SWAPOFF: 77, unix.SYS_GETPID: 0,
 		} {
-			if got := confined(t, p, elf(run64(nr, [3]uint32{}), true)); got != want {
+			if got := confined(t, p, native(t, nr, [3]uint32{})); got != want {
 				t.Errorf("flags %v, call %d: result %d, want %d", flags, nr, got, want)
 			}
 		}
