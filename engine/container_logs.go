@@ -24,10 +24,15 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, opt LogsOptions,
 		return errdefs.WithHint(errUnsupported(`reading the logs of log driver "none"`),
 			"its output is kept nowhere; choose another driver with --log-driver")
 	}
-	files, err := c.logFiles(rec)
+	bounds, err := logLimits(rec.HostConfig.LogConfig)
 	if err != nil {
 		return err
 	}
+	if bounds.unread {
+		return errdefs.WithHint(errUnsupported("reading the logs of a container with the log option cache-disabled"),
+			"read them where they are sent to, or make the container without the option")
+	}
+	files := &logFiles{path: c.logPath(), max: bounds.files}
 	var wake *logWake
 	if opt.Follow { // watch first: what is written after the read then rings
 		w, stop, err := e.logWatch.follow(files.path)

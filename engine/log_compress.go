@@ -147,6 +147,15 @@ func originOf(f *os.File) (string, error) {
 	return fmt.Sprintf("berth %d %x", inode, h.Sum64()), nil
 }
 
+// inode is that of an opened file before it was compressed.
+func (l *logFiles) inode(f *os.File) (inode uint64, err error) {
+	if origin, ok := l.origins[f]; ok {
+		_, err = fmt.Sscanf(origin, "berth %d", &inode)
+		return inode, err
+	}
+	return inodeOf(f)
+}
+
 // openGzip unpacks a compressed file into one without a name, and tells what it
 // was.
 func openGzip(path string) (f *os.File, origin string, err error) {

@@ -101,6 +101,8 @@ type logBounds struct {
 	files int
 	// compress rotated files.
 	compress bool
+	// unread files are for what is not sent yet alone: nobody may read them.
+	unread bool
 	// buffer is how much waits for the disk in memory; 0: the container waits.
 	buffer int64
 }
@@ -145,31 +147,12 @@ func logLimits(lc container.LogConfig) (b logBounds, err error) {
 	}
 	b.compress = b.compress && b.files > 1
 	if prefix != "" {
-		if err := checkLogCache(lc); err != nil {
+		if b.unread, err = readLogBool(lc, "cache-disabled", false); err != nil {
 			return b, err
 		}
 	}
 	b.buffer, err = readLogMode(lc)
 	return b, err
-}
-
-// checkLogCache refuses what cannot be said of what waits to be sent.
-func checkLogCache(lc container.LogConfig) error {
-	disabled, err := readLogBool(lc, "cache-disabled", false)
-	if err != nil {
-		return err
-	}
-	compress, err := readLogBool(lc, "cache-compress", false)
-	switch {
-	case err != nil:
-		return err
-	case disabled:
-		return errdefs.WithHint(errUnsupported("log option cache-disabled"),
-			"the entries wait in the cache while they cannot be sent; limit it with cache-max-size and cache-max-file")
-	case compress:
-		return errUnsupported("log option cache-compress")
-	}
-	return nil
 }
 
 func readLogSize(name, s string) (int64, error) {

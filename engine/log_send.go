@@ -159,7 +159,7 @@ func (s *sending) resume() error {
 	}
 	r := s.reader
 	for i, f := range r.queue {
-		inode, err := inodeOf(f)
+		inode, err := r.files.inode(f)
 		if err != nil || inode != mark.Inode {
 			continue
 		}
@@ -188,7 +188,7 @@ func (s *sending) save() error {
 	if len(s.reader.queue) == 0 {
 		return nil
 	}
-	inode, err := inodeOf(s.reader.queue[0])
+	inode, err := s.reader.files.inode(s.reader.queue[0])
 	if err != nil {
 		return err
 	}

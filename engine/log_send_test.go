@@ -358,3 +358,57 @@ func TestSendPressed(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSendFromCompressed goes on in a file that has been compressed since.
+func TestSendFromCompressed(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	entry := func(text string) string {
+		return fmt.Sprintf(`{"log":"%s\n","stream":"stdout","time":"2026-01-02T03:04:05Z"}`+"\n", text)
+	}
+	files := func() *logFiles { return &logFiles{path: path, max: 3} }
+	to := &fakeSender{}
+	c := newCtr(dir, &record{ID: "x"})
+	c.dir = dir
+	pass := func() {
+		t.Helper()
+		s := &sending{e: &Engine{log: slog.New(slog.DiscardHandler)}, c: c, to: to}
+		r, err := newLogReader(files(), LogsOptions{Stdout: true, Stderr: true, Tail: -1}, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.close()
+		s.reader = r
+		r.each = func(e *logEntry) error { return s.deliver(t.Context(), e) }
+		if err := errors.Join(s.resume(), r.readAll(t.Context()), s.save()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte(entry("a")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pass()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(entry("b"))
+	if err := errors.Join(err, f.Close(), os.Rename(path, path+".1"), os.WriteFile(path, []byte(entry("c")), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	old, err := os.Open(path + ".1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if err := files().compress(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path + ".1" + gzSuffix); err != nil {
+		t.Fatal(err)
+	}
+	pass()
+	if got := strings.Join(to.got, ""); got != "a\nb\nc\n" {
+		t.Errorf("sent %q", got)
+	}
+}

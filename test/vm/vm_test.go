@@ -53,8 +53,8 @@ func TestOnSELinux(t *testing.T) {
 }
 
 func TestOnSystemd(t *testing.T) {
-	out, err := inVM(t, []string{"oci", "kernel/systemd"}, systemdScript, "--systemd")
-	passed(t, results(t, out), "oci/TestSystemdScope", "kernel/systemd/TestScopeOfAProcess", "kernel/systemd of a user/TestScopeOfAProcess",
+	out, err := inVM(t, []string{"oci", "engine", "kernel/systemd"}, systemdScript, "--systemd")
+	passed(t, results(t, out), "oci/TestSystemdScope", "engine/TestJournaldForReal", "kernel/systemd/TestScopeOfAProcess", "kernel/systemd of a user/TestScopeOfAProcess",
 		"kernel/systemd of a user namespace/TestScopeOfAProcess")
 	if err != nil {
 		t.Errorf("%v\n%s", err, tail(out, 100))
@@ -131,7 +131,7 @@ cp -r src/engine /var/lib/pkg && bin=$PWD/engine quota=$PWD/kernel_quota rc=0
 echo "== engine"
 cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run "AppArmor|Confinement|UpdateReaches|UserNamespace|CDIDevice|StorageSize$" || rc=1
 echo "== kernel/quota"
-"$quota" -test.v -test.timeout 2m -test.run TestQuota || rc=1
+"$quota" -test.v -test.timeout 2m -test.run TestQuota/ext4 || rc=1
 exit $rc
 `
 
@@ -155,6 +155,8 @@ mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 rc=0
 echo "== oci"
 ./oci -test.v -test.timeout 5m -test.run Systemd || rc=1
+echo "== engine"
+./engine -test.v -test.timeout 5m -test.run TestJournaldForReal || rc=1
 echo "== kernel/systemd"
 ./kernel_systemd -test.v -test.timeout 5m || rc=1
 # The manager of an ordinary user, started by hand: this machine has no logins.
