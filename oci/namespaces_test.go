@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -347,5 +348,66 @@ func TestNetDeviceThatCannotBeMoved(t *testing.T) {
 	}
 	if got := ip(t, "-o", "addr", "show", "dev", device); !strings.Contains(got, "192.0.2.7/24") {
 		t.Errorf("the device has changed: %s", got)
+	}
+}
+
+// TestJoinedPIDNamespaceIsEnteredLast: what a command is given is there too when its
+// process enters another container's pid namespace as the last of all.
+func TestJoinedPIDNamespaceIsEnteredLast(t *testing.T) {
+	other := startSleeper(t, func(s *specs.Spec) { s.Linux.CgroupsPath += "-other" })
+	root := rootfs(t)
+	spec := func(script string) *specs.Spec {
+		s := specFor(root, "sh", "-c", script)
+		setNamespace(s, specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", other.init.Pid))
+		s.Root.Readonly = false
+		s.Process.User = specs.User{UID: 12, GID: 13}
+		s.Process.NoNewPrivileges = false
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 50, Hard: 50}}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno}}}
+		return s
+	}
+	const script = `id -u; id -g; grep processes /proc/self/limits | tr -s " " | cut -d" " -f3; mkdir /tmp/d 2>&1 | grep -o 'not permitted'; cat /proc/1/comm; grep CapEff /proc/self/status | cut -f2`
+	const want = "12\n13\n50\nnot permitted\nsleep\n0000000000000000"
+	if got := mustRun(t, spec(script)); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+
+	// With an init, whose child the command is.
+	s := spec(script)
+	s.Linux.CgroupsPath += "-init"
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pr, err := runner(t).Start(&StartRequest{ID: "init", Spec: s, Bundle: t.TempDir(), Stdio: Stdio{Out: w, Err: w}, Cgroup: group(t, s), Init: true})
+	w.Close()
+	if out, oerr := output(t, r, pr, err); oerr != nil || out != want {
+		t.Errorf("with an init: %q, %v", out, oerr)
+	}
+
+	// Created, and started later.
+	s = spec("exit 7")
+	s.Linux.CgroupsPath += "-created"
+	raw, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := (&Store{Root: t.TempDir()}).New("created", t.TempDir(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pr, err = c.Launch(runner(t), s, LaunchOptions{Wait: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	if err := c.Start(); err != nil {
+		t.Error(err)
+	}
+	if ws, err := pr.Wait(); err != nil || ws.ExitStatus() != 7 {
+		t.Errorf("created: %v, %v", ws, err)
+	}
+	if err := c.Delete(true); err != nil {
+		t.Error(err)
 	}
 }
