@@ -126,7 +126,7 @@ func (e *Engine) unmountStill(c *ctr) {
 			continue
 		}
 		if _, err := e.volumes.Unmount(m.Name, stillUser(c.id)); err != nil {
-			e.log.Error("unmount volume", "volume", m.Name, "err", err)
+			e.log.Error("unmount volume", "container", c.id, "volume", m.Name, "err", err)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (e *Engine) dropUnreadable(dir string, cause error) error {
 	if err != nil || files <= 1 || cause == nil || errors.Is(cause, os.ErrNotExist) {
 		return e.removeDoomed(e.ctx, dir)
 	}
-	e.log.Error("container's record cannot be read; set aside with its writable layer", "dir", dir+damagedSuffix, "err", cause)
+	e.log.Error("container's record cannot be read; set aside with its writable layer", "container", id, "dir", dir+damagedSuffix, "err", cause)
 	return os.Rename(dir, dir+damagedSuffix)
 }
 

@@ -71,7 +71,7 @@ func (s *server) endContainer(p *process, final *Status) error {
 		// Not running is what it is meant to be.
 		e.signal(syscall.SIGKILL)
 	}
-	return guard(s.log, "end of a container", func() error {
+	return guard(s.log, "end of container "+p.key.container, func() error {
 		used, err := s.runtime.End(p.cgroup)
 		final.OOMKilled, final.Used = used.OOMKills > 0, used
 		if err == nil && p.poststop {

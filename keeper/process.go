@@ -104,7 +104,7 @@ func (s *server) reserve(k key, a *abort) (*process, error) {
 	io := s.pending[k]
 	delete(s.pending, k)
 	if io == nil {
-		io = newStdio(s.bufs, s.log, s.park)
+		io = s.newStdio(k)
 	}
 	p := &process{
 		key: k, io: io, abort: a, settled: make(chan struct{}), done: make(chan struct{}),
@@ -113,6 +113,11 @@ func (s *server) reserve(k key, a *abort) (*process, error) {
 	s.processes[k] = p
 	s.unfinished.Add(1)
 	return p, nil
+}
+
+// newStdio makes the streams of a process; what they have to say names it.
+func (s *server) newStdio(k key) *stdio {
+	return newStdio(s.bufs, s.log.With("process", k.String()), s.park)
 }
 
 func (s *server) isClosing() bool {

@@ -248,7 +248,7 @@ func (s *server) join(k key, a *attachment) (*stdio, error) {
 	}
 	io := s.pending[k]
 	if io == nil {
-		io = newStdio(s.bufs, s.log, s.park)
+		io = s.newStdio(k)
 		s.pending[k] = io
 	}
 	io.attach(a)

@@ -312,12 +312,17 @@ func (s *server) stopAll() (ending bool) {
 		if k.exec == "" {
 			inits = append(inits, p)
 		}
+		select {
+		case <-p.settled:
+		default:
+			p.abort.now() // it may hang
+		}
 	}
 	s.mu.Unlock()
 	signalAll := func(sig syscall.Signal) {
 		for _, p := range inits {
 			if err := p.signal(sig); err != nil && !errors.Is(err, errdefs.ErrConflict) {
-				s.log.Error("stop", "cause", err)
+				s.log.Error("stop", "process", p.key.String(), "cause", err)
 			}
 		}
 	}

@@ -185,7 +185,7 @@ func (s *server) makeProcess(l *Launch, run func(*Launch) (*Launched, error)) (l
 	timer := time.AfterFunc(slotPatience, release)
 	defer release()
 	defer timer.Stop()
-	err = guard(s.log, "start of a process", func() error {
+	err = guard(s.log, "start of a process of container "+l.ID, func() error {
 		launched, err = run(l)
 		return err
 	})

@@ -63,7 +63,7 @@ func (s *server) adopt(h *handedProcess) {
 	var io *stdio
 	if h.Streams != nil {
 		var err error
-		if io, err = s.adoptStreams(h.Streams, h.Pidfd >= 0); err != nil {
+		if io, err = s.adoptStreams(h); err != nil {
 			s.log.Error("take over streams", "container", h.Status.ContainerID, "exec", h.Status.ExecID, "cause", err)
 		}
 	}
@@ -87,8 +87,9 @@ func (s *server) adopt(h *handedProcess) {
 
 // adoptStreams takes over the streams of a process. After an error they are served
 // without what has failed, which is the log.
-func (s *server) adoptStreams(h *handedStreams, runs bool) (*stdio, error) {
-	io := newStdio(s.bufs, s.log, s.park)
+func (s *server) adoptStreams(process *handedProcess) (*stdio, error) {
+	h, runs := process.Streams, process.Pidfd >= 0
+	io := s.newStdio(key{process.Status.ContainerID, process.Status.ExecID})
 	io.tty, io.stdinOnce, io.lingers, io.config, io.unwritten = h.TTY, h.StdinOnce, h.Lingers, h.Log, h.Unwritten
 	if h.Capture > 0 {
 		io.capture = &capture{limit: h.Capture, kept: h.Captured}
@@ -180,7 +181,7 @@ func (s *server) joinAgain(k key, a *attachment, waiting bool) *stdio {
 	}
 	io := s.pending[k]
 	if io == nil {
-		io = newStdio(s.bufs, s.log, s.park)
+		io = s.newStdio(k)
 		s.pending[k] = io
 	}
 	io.attach(a)
