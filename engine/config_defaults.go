@@ -65,11 +65,21 @@ func (e *Engine) defaultHostConfig(req *container.HostConfig) *container.HostCon
 	return &hc
 }
 
-// nameHost fills in the host name: the engine host's own where its network or
-// UTS namespace is shared, else the short id.
-func nameHost(cfg *container.Config, hc *container.HostConfig, id string) error {
+// nameHost fills in the host name: another container's with its network, whose address
+// it stands for; the engine host's own where its network or UTS namespace is shared;
+// else the short id.
+func (e *Engine) nameHost(cfg *container.Config, hc *container.HostConfig, id string) error {
 	if cfg.Hostname != "" {
 		return checkHostname(cfg.Hostname)
+	}
+	if hc.NetworkMode.IsContainer() && !hc.UTSMode.IsHost() {
+		other, err := e.containers.get(hc.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return err
+		}
+		shared := other.snapshot().Config
+		cfg.Hostname, cfg.Domainname = shared.Hostname, shared.Domainname
+		return nil
 	}
 	if !hc.NetworkMode.IsHost() && !hc.UTSMode.IsHost() {
 		cfg.Hostname = short(id)

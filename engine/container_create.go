@@ -137,7 +137,7 @@ func (e *Engine) newRecord(req *container.CreateRequest, img *image.Image) (*rec
 	if rec.Path, rec.Args, err = commandLine(cfg); err != nil {
 		return nil, nil, err
 	}
-	return rec, warnings, nameHost(cfg, hc, rec.ID)
+	return rec, warnings, e.nameHost(cfg, hc, rec.ID)
 }
 
 // checkHost checks what depends on this host, and fits the host config to it.
