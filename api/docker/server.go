@@ -56,6 +56,8 @@ type Server struct {
 	// hijacked counts the connections taken over from HTTP, which http.Server
 	// forgets.
 	hijacked sync.WaitGroup
+	doors    doors
+	fresh    freshConns
 }
 
 // headerTimeout bounds how long a client may take to send its request line and
@@ -80,28 +82,38 @@ func New(cfg Config) *Server {
 		draining: draining,
 		drain:    drain,
 	}
+	s.fresh.grace = freshGrace
 	s.routes = s.newRoutes()
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-		ConnContext:       markLocalTCP,
+		ConnState:         s.fresh.changed,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return s.fresh.enter(markLocalTCP(ctx, c), c)
+		},
 	}
 	return s
 }
 
 // Serve answers requests on l until [Server.Shutdown], then returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	one := s.doors.add(l)
+	defer s.doors.serving.Done()
+	err := s.http.Serve(one)
+	if err != nil && !errors.Is(err, http.ErrServerClosed) && s.draining.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
 // Shutdown closes the listeners, ends the endless answers and waits for the
-// others until ctx ends; what is still running then is cut off.
+// others until ctx ends; what is still running then is cut off. Whose connection was
+// accepted gets an answer.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.drain()
+	s.doors.close()
+	s.fresh.wait(ctx)
 	err := s.http.Shutdown(ctx)
 	if err == nil {
 		s.hijacked.Wait()
@@ -120,6 +132,7 @@ func (s *Server) stream(r *request) (context.Context, context.CancelFunc) {
 
 // ServeHTTP answers one request: version, route, handler, error.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.fresh.begun(r)
 	header := w.Header()
 	header.Set("Server", s.banner)
 	header.Set("Api-Version", currentVersion.String())
