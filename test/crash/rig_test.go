@@ -49,6 +49,9 @@ type rig struct {
 	// watched is the path of a file in containers that belongs to the state; "": none.
 	watched string
 	http    *http.Client
+	// activated, when not nil, is the API's socket, which the engine is started with as
+	// systemd would.
+	activated *os.File
 	// notify gets berthd's READY=1.
 	notify *net.UnixConn
 	log    *os.File
@@ -124,9 +127,9 @@ func (r *rig) begin(t *testing.T) {
 // start starts berthd and returns when it is ready.
 func (r *rig) start(t *testing.T) {
 	t.Helper()
-	r.cmd = exec.Command(filepath.Join(r.bin, "berthd"), r.flags()...)
+	r.cmd = r.command()
 	r.cmd.Stderr = r.log
-	r.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+r.path("notify"), "BERTH_FAULT="+r.path("fault"))
+	r.cmd.Env = append(r.cmd.Environ(), "NOTIFY_SOCKET="+r.path("notify"), "BERTH_FAULT="+r.path("fault"))
 	if err := r.notify.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +151,18 @@ func (r *rig) start(t *testing.T) {
 	}
 }
 
+// command is berthd's, with its socket where somebody else has opened that.
+func (r *rig) command() *exec.Cmd {
+	berthd := filepath.Join(r.bin, "berthd")
+	if r.activated == nil {
+		return exec.Command(berthd, r.flags()...)
+	}
+	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, berthd}, r.flags()...)...)
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=1")
+	cmd.ExtraFiles = []*os.File{r.activated} // descriptor 3
+	return cmd
+}
+
 // awaitEngine reads the news of this start; those of one that was killed may precede it.
 func (r *rig) awaitEngine() error {
 	buf := make([]byte, 256)
@@ -163,7 +178,7 @@ func (r *rig) awaitEngine() error {
 		if err != nil {
 			fmt.Fprintln(r.log, "READY, but:", err)
 		}
-		if err == nil && pid == r.cmd.Process.Pid {
+		if err == nil && (pid == r.cmd.Process.Pid || r.activated != nil) {
 			return nil
 		}
 	}
