@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/berth-containers/berth/image"
 	"github.com/berth-containers/berth/keeper"
@@ -138,6 +139,7 @@ type Engine struct {
 	cdi        cdiRegistry
 	ids        idRanges
 	networkIDs map[string]string // by name
+	labels     atomic.Pointer[[]string]
 	events     *eventLog
 	containers *roster
 	execs      *execIndex
@@ -163,6 +165,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	}
 	e.log, e.cdi = e.cfg.Logger, cdiRegistry{e.cfg.CDISpecDirs}
 	e.ids.configured = e.cfg.UsernsIDs
+	e.labels.Store(&e.cfg.Labels)
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {

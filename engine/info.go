@@ -30,7 +30,7 @@ func (e *Engine) Info(ctx context.Context) (*system.Info, error) {
 		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: e.cfg.LogDriver,
 		CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(h), KernelVersion: h.kernel,
 		OperatingSystem: h.osName, OSVersion: h.osVersion, OSType: "linux", Architecture: machine(), NCPU: h.cpus, MemTotal: h.memTotal,
-		DockerRootDir: e.cfg.StateRoot, Labels: orEmpty(e.cfg.Labels), ServerVersion: e.cfg.Version,
+		DockerRootDir: e.cfg.StateRoot, Labels: orEmpty(*e.labels.Load()), ServerVersion: e.cfg.Version,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: &registry.ServiceConfig{},
 		Plugins:  system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: LogDrivers()},
 		Runtimes: map[string]system.RuntimeWithStatus{runtimeName: {Runtime: system.Runtime{Path: e.keeper.opts.Binary}}}, DefaultRuntime: runtimeName,

@@ -550,7 +550,8 @@ func TestInsecureRegistry(t *testing.T) {
 }
 
 func TestInsecureNames(t *testing.T) {
-	s := &Store{opts: Options{InsecureRegistries: []string{"10.0.0.0/8", "reg.example:5000", "plain.example", "bad/entry"}}}
+	s := &Store{}
+	s.SetInsecureRegistries([]string{"10.0.0.0/8", "reg.example:5000", "plain.example", "bad/entry"})
 	for domain, want := range map[string]bool{
 		"localhost": true, "localhost:5000": true, "127.0.0.1:5000": true, "127.1.2.3": true, "[::1]:5000": true, "[::1]": true,
 		"10.1.2.3:5000": true, "11.1.2.3:5000": false, "reg.example:5000": true, "reg.example:5001": false, "plain.example:1": true,

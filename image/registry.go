@@ -168,12 +168,18 @@ func credentials(auth *registry.AuthConfig) (userSecret, error) {
 	return userSecret{user, password}, nil
 }
 
+// SetInsecureRegistries replaces Options.InsecureRegistries.
+func (s *Store) SetInsecureRegistries(list []string) {
+	list = slices.Clone(list)
+	s.insecureRegistries.Store(&list)
+}
+
 // insecure tells whether the registry is listed as one that may be spoken to
 // without a valid certificate.
 func (s *Store) insecure(domain string) bool {
 	host := hostOf(domain)
 	addr, addrErr := netip.ParseAddr(host)
-	for _, entry := range s.opts.InsecureRegistries {
+	for _, entry := range *s.insecureRegistries.Load() {
 		if entry == domain || entry == host {
 			return true
 		}

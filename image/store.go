@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -87,6 +88,8 @@ type Store struct {
 	blobs  content.Store
 	layers snapshots.Snapshotter
 
+	insecureRegistries atomic.Pointer[[]string]
+
 	catalogue *catalogue
 	journal   *journal
 	janitor   *janitor
@@ -146,6 +149,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 		root: root, opts: opts, log: opts.Log,
 		pins: map[string]int{}, mounted: map[string]mountedLayer{}, containers: map[string]snapshotRecord{}, lowers: map[digest.Digest][]string{},
 	}
+	s.SetInsecureRegistries(opts.InsecureRegistries)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open image store %s: %w", root, errors.Join(err, s.Close()))

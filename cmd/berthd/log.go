@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync/atomic"
 
+	"github.com/berth-containers/berth/engine"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,11 +24,11 @@ func newLogger(cfg *config, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	return slog.New(slog.NewTextHandler(w, opt)), level
 }
 
-// reloadOnHangup reads the configuration again at SIGHUP and takes the log's
-// level from it, which is all that can be changed while the daemon runs. A
-// configuration with a mistake changes nothing. It ends with ctx, or when stop is
+// reloadOnHangup reads the configuration again at SIGHUP and takes from it what
+// can be changed while the daemon runs: the log's level and, once there is an
+// engine, what that can change. A configuration with a mistake changes nothing. It ends with ctx, or when stop is
 // called, which waits for that.
-func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, level *slog.LevelVar) (stop func()) {
+func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, level *slog.LevelVar, eng *atomic.Pointer[engine.Engine]) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, unix.SIGHUP)
@@ -45,8 +47,11 @@ func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, lev
 				logger.Error("reload configuration", "err", err)
 				continue
 			}
+			if e := eng.Load(); e != nil {
+				e.Reload(cfg.engine("", "", "", logger))
+			}
 			_ = level.UnmarshalText([]byte(cfg.LogLevel)) // readConfig has checked it
-			logger.Warn("configuration is read again; all but the log's level takes a restart", "log-level", level.Level())
+			logger.Warn("configuration is read again; all but the log's level, labels and insecure registries takes a restart", "log-level", level.Level())
 		}
 	}()
 	return func() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-containers/berth/api/docker"
@@ -127,7 +128,8 @@ func serve(cfg *config, args []string) (err error) {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	stop, release := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer release()
-	defer reloadOnHangup(stop, args, logger, level)()
+	var running atomic.Pointer[engine.Engine]
+	defer reloadOnHangup(stop, args, logger, level, &running)()
 
 	// 5. Those who look on: counters, traces where they are asked for.
 	metrics := telemetry.NewMetrics(version)
@@ -148,6 +150,8 @@ func serve(cfg *config, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
 
+	running.Store(eng)
+	defer running.Store(nil)
 	metrics.Watch(eng)
 	onlookers, err := telemetry.Listen(cfg.debugSocket(), cfg.MetricsAddress, metrics, level)
 	if err != nil {

@@ -47,10 +47,11 @@ func TestTelemetry(t *testing.T) {
 	}
 	d.hangUp(t, "want debug, info, warn or error")
 	expect(t, "level", d.debug(t, "GET", "/log-level"), "DEBUG\n")
-	if err := os.WriteFile(filepath.Join(d.dir, "none.toml"), []byte("log-level = \"error\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.dir, "none.toml"), []byte("log-level = \"error\"\nlabels = [\"dock=seven\"]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d.reload(t, "ERROR\n")
+	expect(t, "labels", d.ok(t, "info", "--format", "{{.Labels}}"), "[dock=seven]")
 	text = d.logText(t)[before:]
 	for line := range strings.Lines(text) {
 		if !json.Valid([]byte(line)) {
