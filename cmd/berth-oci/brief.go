@@ -38,7 +38,8 @@ func newRunner() (*oci.Runner, error) {
 	return r, err
 }
 
-// liveLong takes all of that back.
+// liveLong takes all of that back, but that the runtime did not see whether the cgroup
+// limits the processors: it uses all that the process may run on.
 func liveLong() error {
 	slack := oci.TimerSlack()
 	threads, err := os.ReadDir("/proc/self/task")
