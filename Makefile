@@ -27,7 +27,7 @@ COMPLETIONS = \
 
 export CGO_ENABLED = 0
 
-.PHONY: build install uninstall demo clean-host test test-arm64 crash lint soak hostile bench clean help
+.PHONY: build install uninstall demo clean-host test test-arm64 crash upgrade lint soak hostile bench clean help
 
 # berth-oci has an entry point of its own (cmd/berth-oci/internal/early). The copies are
 # for speed: the linker writes a file through a mapping, page by page, and so it
@@ -87,6 +87,9 @@ test-arm64: ## run berth-oci and its machine code on an emulated arm64 machine, 
 crash: ## kill engine and keeper at every point of every operation (CRASH=NAME,... for some), 5 minutes
 	BERTH_CRASH_WHOLE=$(or $(CRASH),all) $(GO) test -count=1 -timeout 30m ./test/crash
 	BERTH_POWERLOSS_ALL=1 $(GO) test -count=1 -timeout 30m -run TestPowerLoss ./engine
+
+upgrade: ## replace engine and keeper of the binaries in OLD=DIR, of an earlier release, under running containers
+	BERTH_OLD_BIN=$(abspath $(OLD)) $(GO) test -count=1 -run TestUpgrade -v ./test/crash
 
 lint: ## formatting, vet and staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt on these'; exit 1; }

@@ -164,7 +164,8 @@ func (r *rig) upgrade(t *testing.T, newer string) {
 	if follower.broken != "" {
 		t.Error(follower.broken)
 	}
-	if r.activated != nil && client.refused > 0 {
+	// Engines of before had an end of file for who had just connected when they ended.
+	if r.activated != nil && client.refused > 0 && os.Getenv(oldVar) == "" {
 		t.Errorf("%d requests were refused, though somebody listened all the time: %v", client.refused, client.last)
 	}
 }
