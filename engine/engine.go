@@ -242,7 +242,7 @@ func (e *Engine) openParts(ctx context.Context) (err error) {
 	if e.oom, err = newOOMWatch(); err != nil {
 		return err
 	}
-	e.keeper = &keeperLink{opts: keeper.ConnectOptions{Root: e.cfg.RunRoot, Binary: findBinary(e.cfg.BerthOCI)}}
+	e.keeper = newKeeperLink(keeper.ConnectOptions{Root: e.cfg.RunRoot, Binary: findBinary(e.cfg.BerthOCI)})
 	if err := e.meetKeeper(ctx); err != nil {
 		return err
 	}

@@ -25,9 +25,16 @@ type keeperLink struct {
 	// keeper interrupts none; waits excepted, which are made again.
 	turn sync.RWMutex
 
+	// connecting admits one who connects.
+	connecting chan struct{}
+
 	mu     sync.Mutex
 	client *keeper.Client
 	closed bool
+}
+
+func newKeeperLink(opts keeper.ConnectOptions) *keeperLink {
+	return &keeperLink{opts: opts, connecting: make(chan struct{}, 1)}
 }
 
 // findBinary is where berth-oci is when the configuration does not say.
@@ -46,32 +53,68 @@ func findBinary(configured string) string {
 	return "berth-oci"
 }
 
-// connect returns the client, connecting first when the keeper is gone.
+// connect returns the client, connecting first when the keeper is gone. That may take
+// as long as another keeper's start does: one connects, and the others wait no longer
+// than they like.
 func (l *keeperLink) connect(ctx context.Context) (*keeper.Client, error) {
+	c, err := l.connected()
+	if c != nil || err != nil {
+		return c, err
+	}
+	select {
+	case l.connecting <- struct{}{}:
+		defer func() { <-l.connecting }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if c, err := l.connected(); c != nil || err != nil {
+		return c, err // another has connected meanwhile
+	}
+	if c, err = keeper.Connect(ctx, l.opts); err != nil {
+		return nil, err
+	}
+	if err := l.take(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// connected returns the client of a keeper that is there, else nil.
+func (l *keeperLink) connected() (*keeper.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, fmt.Errorf("engine is closed: %w", errdefs.ErrUnavailable)
+		return nil, errLinkClosed()
 	}
-	var last *keeper.Client
 	if l.client != nil {
 		select {
 		case <-l.client.Done():
-			last, l.client = l.client, nil
-			defer last.Close()
 		default:
 			return l.client, nil
 		}
 	}
-	c, err := keeper.Connect(ctx, l.opts)
-	if err != nil {
-		return nil, err
+	return nil, nil
+}
+
+func errLinkClosed() error { return fmt.Errorf("engine is closed: %w", errdefs.ErrUnavailable) }
+
+// take makes a new client the one that is used, in the place of one whose keeper is
+// gone.
+func (l *keeperLink) take(c *keeper.Client) error {
+	l.mu.Lock()
+	closed, last := l.closed, l.client
+	if !closed {
+		l.client = c
+	}
+	l.mu.Unlock()
+	if closed {
+		return errors.Join(errLinkClosed(), c.Close())
 	}
 	if last != nil {
 		c.Succeed(last)
+		last.Close()
 	}
-	l.client = c
-	return c, nil
+	return nil
 }
 
 func (l *keeperLink) close() error {

@@ -50,18 +50,11 @@ func (e *Engine) ImageCount(ctx context.Context) (int, error) {
 // KeeperUse tells whether the keeper is connected, and how many bytes of
 // memory are its own.
 func (e *Engine) KeeperUse() (connected bool, memory uint64) {
-	l := e.keeper
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.client == nil {
+	c, err := e.keeper.connected()
+	if c == nil || err != nil {
 		return false, 0
 	}
-	select {
-	case <-l.client.Done():
-		return false, 0
-	default:
-		return true, residentMemory(l.client.Info().Pid)
-	}
+	return true, residentMemory(c.Info().Pid)
 }
 
 // residentMemory reads proc_pid_statm(5); 0 when the process has ended.
