@@ -2,6 +2,8 @@ package keeper
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"time"
 )
 
@@ -43,6 +45,9 @@ func (s *server) endIfIdle() {
 	s.idle = nil
 	s.mu.Unlock()
 	door, err := s.place.lockDoor(context.Background())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // its directory was removed: nobody can look for it
+	}
 	if err != nil {
 		s.log.Error("end of an idle keeper", "cause", err)
 		return
@@ -54,7 +59,7 @@ func (s *server) endIfIdle() {
 	}
 	s.mu.Unlock()
 	if busy {
-		door.Close()
+		door.Close() // of none it fails
 		return
 	}
 	s.quit <- door

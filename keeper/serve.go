@@ -223,6 +223,9 @@ func (s *server) run(ctx context.Context, listener *net.UnixListener) error {
 	listener.Close()
 	s.closeConns()
 	accepting.Wait()
+	if !sameFile(s.life, s.place.lifeLock()) {
+		return nil // the directory was removed, and what is there now is another keeper's
+	}
 	return s.place.remove()
 }
 

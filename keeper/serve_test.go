@@ -476,6 +476,26 @@ func TestStatusWaitsForTheStart(t *testing.T) {
 	}
 }
 
+// TestKeeperWithoutItsDirectory: it ends as any other that has nothing to do, and
+// leaves alone what another one has at the same place.
+func TestKeeperWithoutItsDirectory(t *testing.T) {
+	self, err := os.Executable()
+	must(t, err)
+	h := &harness{t: t, root: filepath.Join(t.TempDir(), "root")}
+	h.options = ConnectOptions{Root: h.root, Binary: self, Idle: 50 * time.Millisecond}
+	h.connect()
+	must(t, os.RemoveAll(h.root))
+	other := &harness{t: t, root: h.root, options: h.options}
+	other.connect()
+	if other.Info().Pid == h.Info().Pid {
+		t.Fatal("a keeper without its directory was found")
+	}
+	h.expectKeeperEnds()
+	_, err = other.List(t.Context())
+	must(t, err)
+	other.expectKeeperEnds()
+}
+
 // TestStopOfAnEndingKeeper: a keeper that is told to stop while it ends itself for
 // want of work does not wait for the door that it has locked.
 func TestStopOfAnEndingKeeper(t *testing.T) {
