@@ -273,12 +273,10 @@ func (te *testEngine) checkEscape() {
 	if err != nil {
 		te.t.Fatal(err)
 	}
-	for size, want := range map[string]string{"8m": "operation not supported\n", "0": "<nil>\n"} {
-		req := sized(size, "/test")
-		req.Env, req.HostConfig.Binds = []string{childVar + "=attributes"}, []string{self + ":/test:ro"}
-		if out, code := te.output(req); out != want || code != 0 {
-			te.t.Errorf("changing a file's attributes in a container of size %s: %q, exit %d", size, out, code)
-		}
+	req := sized("4m", "/test")
+	req.Env, req.HostConfig.Binds = []string{childVar + "=attributes"}, []string{self + ":/test:ro"}
+	if out, code := te.output(req); out != "operation not supported\n" || code != 0 { // xfs itself supports it
+		te.t.Errorf("changing a file's attributes: %q, exit %d", out, code)
 	}
 }
 
