@@ -447,6 +447,9 @@ func (e *Engine) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, id := range report.Broken {
+		if c, err := e.containers.get(id); err != nil || c.snapshot().State.Status == stateStarting {
+			continue // its start may not have come so far
+		}
 		e.log.Error("container has lost its network link; restart it", "container", id)
 	}
 	aside, err := e.setAside()
