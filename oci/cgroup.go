@@ -3,6 +3,7 @@ package oci
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -27,19 +28,18 @@ func (c *Container) planCgroup(spec *specs.Spec, inScope bool) (*cgroup.Group, *
 }
 
 func (c *Container) planScope(path string) (*cgroup.Group, *systemd.Conn, error) {
-	mode, err := cgroup.HostMode()
-	if err != nil {
-		return nil, nil, err
-	}
-	if mode != cgroup.Unified {
-		return nil, nil, errdefs.WithHint(
-			errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("--systemd-cgroup: not supported: needs cgroup v2, this host is %s", mode)),
-			"Leave out --systemd-cgroup, or set the caller's cgroup driver to cgroupfs.")
-	}
 	if path == "" {
 		path = ":berth:" + c.ID
 	}
 	user := !IsHostRoot() // root of a user namespace is an ordinary user to the host's systemd
+	if mode, err := cgroup.HostMode(); err != nil || user && mode != cgroup.Unified {
+		if err == nil { // the manager of a user has no part of cgroup v1
+			err = errdefs.WithHint(
+				errdefs.As(errdefs.ErrUnsupported, fmt.Errorf("--systemd-cgroup: not supported: needs cgroup v2 without root, this host is %s", mode)),
+				"Leave out --systemd-cgroup, or set the caller's cgroup driver to cgroupfs.")
+		}
+		return nil, nil, err
+	}
 	scope, err := systemd.ParsePath(path, user)
 	if err != nil {
 		return nil, nil, err
@@ -79,13 +79,20 @@ func (c *Container) enterScope(manager *systemd.Conn, spec *specs.Spec, pr *Proc
 		return err
 	}
 	c.made = true
-	return c.group.Adopt(res)
+	if err := c.group.Adopt(res); err != nil {
+		return err
+	}
+	// Of cgroup v1 systemd manages some controllers only.
+	return c.group.Add(pr.Pid)
 }
 
 // properties are those of the limits that systemd manages.
 func properties(values []cgroup.Value) ([]systemd.Property, error) {
 	var limits []systemd.Property
 	for _, v := range values {
+		if v.File == "cpu.cfs_quota_us" { // one property of two files
+			v = cgroup.Value{File: "cpu.max", Value: strings.Replace(v.Value, "-1", "max", 1) + " " + periodOf(values)}
+		}
 		p, err := systemd.Limits(v.File, v.Value)
 		if err != nil {
 			return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("%s: %w", v.File, err))
@@ -93,6 +100,17 @@ func properties(values []cgroup.Value) ([]systemd.Property, error) {
 		limits = append(limits, p...)
 	}
 	return limits, nil
+}
+
+// periodOf is the period that a quota of cgroup v1 is for, the kernel's when none
+// is written.
+func periodOf(values []cgroup.Value) string {
+	for _, v := range values {
+		if v.File == "cpu.cfs_period_us" {
+			return v.Value
+		}
+	}
+	return "100000"
 }
 
 // leaveScope ends the container's scope, if it has one. Without systemd, or when

@@ -125,6 +125,7 @@ func (c *Container) launchWith(r *Runner, req *StartRequest, manager *systemd.Co
 	hooks := launchHooks{prepare: prepare, made: c.adopt}
 	if manager != nil {
 		hooks.prepare = func(pr *Process) error { return c.enterScope(manager, spec, pr) }
+		req.Joined = true
 	} else if prepare != nil && !MayPrepare(g, spec) {
 		if err := hooks.prepare(nil); err != nil {
 			return nil, err

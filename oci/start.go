@@ -41,6 +41,8 @@ type StartRequest struct {
 	// With an error nothing of the process is left. Nil means nothing to do. (On
 	// a host that clones processes into cgroups the cgroup must exist before.)
 	Prepare func(*Process) error
+	// Joined: Prepare puts the process into its cgroup as well.
+	Joined bool
 	// Init gives the command an init: the container's first process forwards
 	// signals to it, reaps what it leaves behind, and exits as it does.
 	Init bool
@@ -88,6 +90,9 @@ func (r *Runner) plan(req *StartRequest, wait *inherited) (*Plan, error) {
 	}
 	in.useCgroup(req.Cgroup)
 	in.awaitCgroup = req.Prepare != nil
+	if req.Joined {
+		in.joins = nil
+	}
 	if err := in.useResctrl(req.Resctrl); err != nil {
 		return nil, err
 	}

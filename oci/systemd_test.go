@@ -167,6 +167,77 @@ func TestSystemdScope(t *testing.T) {
 	}
 }
 
+// TestSystemdScopeOnV1: where controllers are on cgroup v1 systemd manages some of
+// them; the container is in a cgroup of its own in all.
+func TestSystemdScopeOnV1(t *testing.T) {
+	needRoot(t)
+	if !bootedWithSystemd() {
+		t.Skip("this host has no systemd")
+	}
+	if mode, err := cgroup.HostMode(); err != nil || mode == cgroup.Unified {
+		t.Skipf("needs cgroup v1, have %v, %v", mode, err)
+	}
+	for _, user := range []bool{false, true} {
+		root := rootfs(t)
+		spec := specFor(root, "sleep", "1000")
+		spec.Linux.CgroupsPath = "berth-test.slice:p:scope"
+		spec.Root.Readonly = false
+		pids, shares, quota, period := int64(40), uint64(512), int64(33000), uint64(50000)
+		spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
+		spec.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period}
+		if user {
+			userNamespaced(t, spec, root)
+		}
+		_, c, err := stored(t, spec, LaunchOptions{Systemd: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const dir = "berth.slice/berth-test.slice/p-scope.scope/"
+		files := map[string]string{"pids/" + dir + "pids.max": "40", "cpu/" + dir + "cpu.shares": "512", "cpu/" + dir + "cpu.cfs_quota_us": "33000"}
+		holds := func(when string) {
+			t.Helper()
+			for file, want := range files {
+				b, err := os.ReadFile("/sys/fs/cgroup/" + file)
+				if got := strings.TrimSpace(string(b)); err != nil || got != want {
+					t.Errorf("%s: %s is %q (%v), want %q", when, file, got, err, want)
+				}
+			}
+		}
+		holds("made")
+		for _, line := range strings.Split(strings.TrimSpace(readText(t, filepath.Join("/proc", strconv.Itoa(c.Pid), "cgroup"))), "\n") {
+			if !strings.HasSuffix(line, "/p-scope.scope") {
+				t.Errorf("the process is in %s", line)
+			}
+		}
+		if got := systemctl(t, "show", "--value", "-p", "TasksMax", "p-scope.scope"); got != "40" {
+			t.Errorf("TasksMax is %s", got)
+		}
+		more := int64(50)
+		if _, err := c.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &more}}); err != nil {
+			t.Error(err)
+		}
+		files["pids/"+dir+"pids.max"] = "50"
+		holds("updated")
+		systemctl(t, "daemon-reload")
+		holds("reloaded")
+		if err := c.Delete(true); err != nil {
+			t.Error(err)
+		}
+		if left, err := filepath.Glob("/sys/fs/cgroup/*/" + dir); err != nil || len(left) > 0 {
+			t.Errorf("cgroups are left: %q, %v", left, err)
+		}
+	}
+}
+
+func readText(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func systemctl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("systemctl", args...).CombinedOutput()

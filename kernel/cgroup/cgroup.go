@@ -36,6 +36,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/berth-containers/berth/errdefs"
@@ -294,6 +295,20 @@ func (g *Group) JoinPaths() []string {
 		}
 	}
 	return paths
+}
+
+// Add moves a process into the group's cgroups of a host that is not unified, for a
+// process that does not join by itself.
+func (g *Group) Add(pid int) error {
+	if g.mode == Unified {
+		return nil
+	}
+	for i := range g.branches {
+		if err := g.branches[i].write("cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("join cgroup %s: %w", g.branches[i].dir, classify(err))
+		}
+	}
+	return nil
 }
 
 // Close gives back the directory handle. The group stays on the host and the

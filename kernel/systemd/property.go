@@ -51,13 +51,19 @@ func encodeProperties(e *encoder, list []Property) {
 // infinity is how properties say "no limit".
 const infinity = math.MaxUint64
 
-// Limits are the properties for a value of a cgroup v2 control file, none for a
+// Limits are the properties for a value of a control file, none for a
 // file that systemd does not manage. It must know those it does: when it reloads
 // its units it writes its own figures.
 func Limits(file, value string) ([]Property, error) {
 	switch file {
 	case "memory.max":
 		return amount("MemoryMax", value)
+	case "memory.limit_in_bytes": // this and the next two are of cgroup v1
+		return amount("MemoryLimit", strings.Replace(value, "-1", "max", 1))
+	case "cpu.shares":
+		return amount("CPUShares", value)
+	case "blkio.weight":
+		return amount("BlockIOWeight", value)
 	case "memory.high":
 		return amount("MemoryHigh", value)
 	case "memory.low":

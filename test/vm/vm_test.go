@@ -61,6 +61,20 @@ func TestOnSystemd(t *testing.T) {
 	}
 }
 
+// TestOnHybrid: where systemd keeps controllers on cgroup v1. It takes a boot of its
+// own.
+func TestOnHybrid(t *testing.T) {
+	if os.Getenv("BERTH_TEST_BIG") == "" {
+		t.Skip("set BERTH_TEST_BIG=1")
+	}
+	out, err := inVM(t, []string{"oci"}, "mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test\necho '== oci'\n"+
+		"./oci -test.v -test.timeout 5m -test.run Systemd\n", "--systemd", "--hybrid")
+	passed(t, results(t, out), "oci/TestSystemdScopeOnV1")
+	if err != nil {
+		t.Errorf("%v\n%s", err, tail(out, 100))
+	}
+}
+
 // inVM compiles the tests of packages and runs script beside them in a virtual
 // machine.
 func inVM(t *testing.T, packages []string, script string, options ...string) (string, error) {
