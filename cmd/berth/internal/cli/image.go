@@ -116,15 +116,21 @@ func (a *app) pull(ctx context.Context, ref imageref.Ref, platform string, quiet
 	if err != nil {
 		return err
 	}
+	if err := a.showTransfer(body, quiet); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.out, canonical(ref))
+	return err
+}
+
+// showTransfer shows the progress of a pull or a push to its end; quiet shows none.
+func (a *app) showTransfer(body io.ReadCloser, quiet bool) error {
 	defer body.Close()
 	d := a.display(a.out)
 	if quiet {
 		d.Out, d.Size = io.Discard, nil
 	}
-	if _, err := d.Show(body); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.out, canonical(ref))
+	_, err := d.Show(body)
 	return err
 }
 

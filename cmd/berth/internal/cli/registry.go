@@ -71,12 +71,7 @@ func (a *app) push(ctx context.Context, ref imageref.Ref, platform string, quiet
 	if err != nil {
 		return err
 	}
-	defer body.Close()
-	d := a.display(a.out)
-	if quiet {
-		d.Out, d.Size = io.Discard, nil
-	}
-	if _, err := d.Show(body); err != nil || !quiet {
+	if err := a.showTransfer(body, quiet); err != nil || !quiet {
 		return err
 	}
 	_, err = fmt.Fprintln(a.out, canonical(ref))
