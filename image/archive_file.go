@@ -137,8 +137,11 @@ func digestOfTar(name string) digest.Digest {
 func (f *archiveFile) bring(ctx context.Context, expected digest.Digest) (in *ingested, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.got == nil {
+	switch {
+	case f.got == nil:
 		f.got, err = f.c.ingest(ctx, io.NewSectionReader(f.content, 0, f.size), f.size, expected)
+	case expected != "" && expected != f.got.desc.Digest: // two images say of one file what it is
+		err = wrongDigest(f.got.desc.Digest)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%.100q: %w", f.name, err)

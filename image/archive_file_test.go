@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	cerrdefs "github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 
@@ -146,6 +147,36 @@ func TestLoadManySmallFiles(t *testing.T) {
 			t.Errorf("loaded %+v, %v, left %q", loaded, err, left(t, s))
 		}
 	})
+}
+
+// TestLoadOfTwoMinds: a file is not another image's layer because that one's config
+// says so. Whoever pulls the other image would get it.
+func TestLoadOfTwoMinds(t *testing.T) {
+	ctx := context.Background()
+	for name, pair := range map[string][2][]byte{
+		"small": {tarOf(t, reg("f", "evil")), tarOf(t, reg("f", "good"))}, "big": {bigTar(t, "evil"), bigTar(t, "good")},
+	} {
+		evil, good := pair[0], pair[1]
+		var files []file
+		for i, layer := range pair {
+			config := dockerspec.DockerOCIImage{}
+			config.Platform, config.RootFS.Type, config.RootFS.DiffIDs = here(), "layers", []digest.Digest{digest.FromBytes(layer)}
+			files = append(files, reg(fmt.Sprintf("c%d.json", i), string(marshal(t, config))))
+		}
+		files = append(files, reg("l.tar", string(evil)),
+			reg("manifest.json", `[{"Config":"c0.json","RepoTags":["x:0"],"Layers":["l.tar"]},{"Config":"c1.json","RepoTags":["x:1"],"Layers":["l.tar"]}]`))
+		bothWays(t, name, tarOf(t, files...), func(t *testing.T, r io.Reader) {
+			s := openTest(t)
+			_, err := s.Load(ctx, r, LoadOptions{})
+			if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), digest.FromBytes(evil).String()) {
+				t.Errorf("load: %v", err)
+			}
+			_, err = s.layers.Stat(quiet(ctx), digest.FromBytes(good).String())
+			if !cerrdefs.IsNotFound(err) || len(left(t, s)) > 0 {
+				t.Errorf("the layer is there: %v, left %q", err, left(t, s))
+			}
+		})
+	}
 }
 
 // TestLoadCancelled: a load that is given up leaves nothing.

@@ -51,7 +51,7 @@ func (c *session) ingest(ctx context.Context, r io.Reader, size int64, expected 
 		return nil, err
 	}
 	if expected != "" && got != expected {
-		return nil, errdefs.As(errdefs.ErrInvalid, fmt.Errorf("its content is %s", got))
+		return nil, wrongDigest(got)
 	}
 	in := &ingested{desc: ocispec.Descriptor{Digest: got, Size: size}, file: file, kept: make(chan struct{})}
 	there, err := c.blobThere(ctx, in.desc)
@@ -70,6 +70,10 @@ func (c *session) ingest(ctx context.Context, r io.Reader, size int64, expected 
 		fault.Here(fault.BlobCommitted)
 	}()
 	return in, nil
+}
+
+func wrongDigest(got digest.Digest) error {
+	return errdefs.As(errdefs.ErrInvalid, fmt.Errorf("its content is %s", got))
 }
 
 // copyHashed copies size bytes into a file and returns their digest.
