@@ -26,8 +26,8 @@ func newLogger(cfg *config, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 
 // reloadOnHangup reads the configuration again at SIGHUP and takes from it what
 // can be changed while the daemon runs: the log's level and, once there is an
-// engine, what that can change. A configuration with a mistake changes nothing. It ends with ctx, or when stop is
-// called, which waits for that.
+// engine, what that can change. A configuration with a mistake changes nothing. It
+// ends with ctx, or when stop is called, which waits for that.
 func reloadOnHangup(ctx context.Context, args []string, logger *slog.Logger, level *slog.LevelVar, eng *atomic.Pointer[engine.Engine]) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	hangup := make(chan os.Signal, 1)

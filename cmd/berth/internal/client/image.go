@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/url"
 	"os"
@@ -123,7 +124,7 @@ func (c *Client) ImageLoad(ctx context.Context, archive io.Reader, length int64,
 	setPlatform(q, platform)
 	if f, ok := archive.(*os.File); ok && length >= 0 {
 		body, err := c.imageLoadFile(ctx, f, q)
-		if !notOffered(err) {
+		if !errors.Is(err, errNotOffered) {
 			return body, err
 		}
 	}

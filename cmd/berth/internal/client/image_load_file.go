@@ -12,20 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotLocal: an open file cannot be sent there.
-var errNotLocal = errors.New("the engine is not reached by a unix socket")
+// errNotOffered: the archive has to be sent. The engine is another one, an older one,
+// or far away, or the file is.
+var errNotOffered = errors.New("the engine takes no open file")
 
 // imageLoadFile gives the engine the open archive itself (SCM_RIGHTS, unix(7)): it
 // then reads of it what it needs, and nothing is sent.
 func (c *Client) imageLoadFile(ctx context.Context, archive *os.File, q url.Values) (io.ReadCloser, error) {
 	if c.Host.Network != "unix" || !local(archive) {
-		return nil, errNotLocal
+		return nil, errNotOffered
 	}
 	p, err := c.Send(ctx, Request{Method: "POST", Path: "/berth/images/load", Query: q, Upgrade: true})
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.Answer(); err != nil {
+	if _, err := p.Answer(); unknownRoute(err) {
+		return nil, errNotOffered
+	} else if err != nil {
 		return nil, err
 	}
 	// The connection is ours now; what comes over it is an answer once more.
@@ -76,12 +79,9 @@ func local(f *os.File) bool {
 	return false
 }
 
-// notOffered tells that the engine wants the archive sent: it is another one, an
-// older one, or far away.
-func notOffered(err error) bool {
+// unknownRoute tells that the engine does not know what it was asked for. Once it has
+// taken the file the same status is its word on the archive.
+func unknownRoute(err error) bool {
 	var refused *Error
-	if errors.As(err, &refused) {
-		return refused.Status == 404 || refused.Status == 405 || refused.Status == 501
-	}
-	return errors.Is(err, errNotLocal)
+	return errors.As(err, &refused) && (refused.Status == 404 || refused.Status == 405 || refused.Status == 501)
 }

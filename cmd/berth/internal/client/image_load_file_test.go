@@ -40,6 +40,7 @@ func TestImageLoadFile(t *testing.T) {
 	for name, test := range map[string]struct{ answer, want, err string }{
 		"loaded":  {fmt.Sprintf(answer, "4\r\ndone\r\n0\r\n"), "done", ""},
 		"refused": {"HTTP/1.1 400 Bad Request\r\nContent-Length: 17\r\n\r\n{\"message\":\"bad\"}", "", "bad"},
+		"lacking": {"HTTP/1.1 404 Not Found\r\nContent-Length: 18\r\n\r\n{\"message\":\"none\"}", "", "none"},
 		"died":    {fmt.Sprintf(answer, "4\r\ndone"), "done", "lost the connection"},
 		"silent":  {"", "", "lost the connection"},
 	} {
