@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
@@ -253,6 +254,22 @@ func TestWhiteouts(t *testing.T) {
 				t.Errorf("tree %q\nwant %q", got, test.want)
 			}
 		})
+	}
+}
+
+// TestWhiteoutKeepsTimes: what is hidden in a directory does not change its times.
+func TestWhiteoutKeepsTimes(t *testing.T) {
+	s := openTest(t)
+	d := dir("d/")
+	d.hdr.ModTime = time.Unix(1000, 0)
+	img, err := pullLayers(t, s, tarOf(t, dir("d/"), reg("d/old", "o")), tarOf(t, d, reg("d/.wh.old", "")))
+	must(t, err)
+	dirs, err := s.lowerDirs(context.Background(), img.ChainID)
+	must(t, err)
+	var st syscall.Stat_t
+	must(t, syscall.Lstat(filepath.Join(dirs[0], "d"), &st))
+	if got := st.Mtim.Nano(); got != 1000e9 {
+		t.Errorf("the directory has %d", got)
 	}
 }
 

@@ -98,10 +98,7 @@ func (w *whiteouts) mark(d deletion) error {
 		if opaque || !w.below(d.path) {
 			return nil
 		}
-		if err := unix.Mknodat(dir, base, unix.S_IFCHR, 0); err != nil {
-			return &os.PathError{Op: "mknod", Path: d.path, Err: err}
-		}
-		return os.NewSyscallError("fchownat", unix.Fchownat(dir, base, d.uid, d.gid, unix.AT_SYMLINK_NOFOLLOW))
+		return w.hide(dir, base, d)
 	case err != nil:
 		return &os.PathError{Op: "stat", Path: d.path, Err: err}
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
@@ -113,6 +110,22 @@ func (w *whiteouts) mark(d deletion) error {
 	}
 	defer unix.Close(own)
 	return os.NewSyscallError("setxattr "+d.path, unix.Fsetxattr(own, opaqueAttribute, []byte{'y'}, 0))
+}
+
+// hide makes the device that hides what is below. Its directory keeps the times
+// that the archive has given it.
+func (w *whiteouts) hide(dir int, base string, d deletion) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: filepath.Dir(d.path), Err: err}
+	}
+	if err := unix.Mknodat(dir, base, unix.S_IFCHR, 0); err != nil {
+		return &os.PathError{Op: "mknod", Path: d.path, Err: err}
+	}
+	if err := unix.Fchownat(dir, base, d.uid, d.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return os.NewSyscallError("fchownat", err)
+	}
+	return os.NewSyscallError("utimensat", unix.UtimesNanoAt(dir, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH))
 }
 
 // open opens a directory of the layer, component by component, and tells
