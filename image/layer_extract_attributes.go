@@ -43,18 +43,21 @@ func setAttributes(fd int, hdr *tar.Header) error {
 }
 
 // setEntryAttributes is setAttributes, and the times, for what is not opened: a
-// link or a device.
+// link or a device. A hard link's file has its attributes already: the kernel
+// would take its capabilities away, also for an owner that it has.
 func setEntryAttributes(dir int, base string, hdr *tar.Header) error {
-	if err := unix.Fchownat(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "chown", Path: hdr.Name, Err: err}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "stat", Path: hdr.Name, Err: err}
+	}
+	if st.Uid != uint32(hdr.Uid) || st.Gid != uint32(hdr.Gid) {
+		if err := unix.Fchownat(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "chown", Path: hdr.Name, Err: err}
+		}
 	}
 	_, err := setXattrs(hdr, func(name string, value []byte) error { return unix.Lsetxattr(procEntry(dir, base), name, value, 0) })
 	if err != nil {
 		return err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "stat", Path: hdr.Name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK { // a hard link may be one to a symbolic link
 		if err := unix.Fchmodat(dir, base, permissions(hdr), 0); err != nil {

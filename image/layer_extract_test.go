@@ -206,6 +206,15 @@ func TestExtractCorners(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	})
+	t.Run("a link leaves a file its capabilities", func(t *testing.T) {
+		f := mode(reg("f", "x"), 0o755)
+		f.hdr.Format, f.hdr.PAXRecords = tar.FormatPAX, map[string]string{"SCHILY.xattr.security.capability": capability}
+		root, err := extractInto(t, tarOf(t, f, mode(hardlink("l", "f"), 0o755)))
+		must(t, err)
+		if n, err := unix.Lgetxattr(filepath.Join(root, "l"), "security.capability", make([]byte, 100)); err != nil || n != len(capability) {
+			t.Errorf("%d bytes of capabilities, %v", n, err)
+		}
+	})
 }
 
 // modesOf extracts and lists names, modes and targets.
