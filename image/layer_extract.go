@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -242,11 +241,21 @@ func (x *extractor) link(dir int, base string, hdr *tar.Header) error {
 	return unix.Linkat(from, target, dir, base, 0)
 }
 
+// The kernel keeps 12 and 20 bits of a device's number (linux/kdev_t.h), and does
+// not say when there are more.
+const (
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+)
+
 var errDeviceNumber = errors.New("the device number is out of range")
 
 func mknod(dir int, base string, hdr *tar.Header) error {
-	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
-	if min(hdr.Devmajor, hdr.Devminor) < 0 || max(hdr.Devmajor, hdr.Devminor) > math.MaxUint32 {
+	if hdr.Typeflag == tar.TypeFifo {
+		return unix.Mknodat(dir, base, unix.S_IFIFO|permissions(hdr), 0)
+	}
+	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK}[hdr.Typeflag]
+	if min(hdr.Devmajor, hdr.Devminor) < 0 || hdr.Devmajor > maxMajor || hdr.Devminor > maxMinor {
 		return errDeviceNumber
 	}
 	return unix.Mknodat(dir, base, kind|permissions(hdr), int(unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))))
