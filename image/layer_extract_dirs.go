@@ -55,10 +55,8 @@ func (d *layerDirs) open(name string) (int, error) {
 	if name == "" {
 		return d.root, nil
 	}
-	if o := d.held[name]; o != nil {
-		d.clock++
-		o.used = d.clock
-		return o.fd, nil
+	if fd, ok := d.known(name); ok {
+		return fd, nil
 	}
 	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	for {
@@ -127,14 +125,25 @@ func (d *layerDirs) resolve(name string) (string, error) {
 
 // enter opens the directory base of another one, which name is the name of.
 func (d *layerDirs) enter(dir int, base, name string) (int, error) {
-	if o := d.held[name]; o != nil {
-		return o.fd, nil
+	if fd, ok := d.known(name); ok {
+		return fd, nil
 	}
 	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	return d.hold(name, fd), nil
+}
+
+// known is a directory that is held open.
+func (d *layerDirs) known(name string) (fd int, ok bool) {
+	o := d.held[name]
+	if o == nil {
+		return -1, false
+	}
+	d.clock++
+	o.used = d.clock
+	return o.fd, true
 }
 
 // hold keeps a descriptor, in the place of the one that was not used for longest.
