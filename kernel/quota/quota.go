@@ -165,14 +165,14 @@ func (q *FS) Status(dir string) (Usage, error) {
 }
 
 // Ensure gives a directory that [FS.Claim] has had its limit again, also when
-// it has lost its project: then all below it gets another one, which is only
-// right while nobody makes files there.
+// it has lost its project, or got the one of a directory it was copied into: then
+// all below it gets another one, which is only right while nobody makes files there.
 func (q *FS) Ensure(dir string, limit int64) error {
 	u, err := q.Status(dir)
 	switch {
 	case err != nil:
 		return err
-	case u.Project == 0:
+	case !ours(u.Project):
 		return q.claimTree(dir, limit)
 	case u.Limit != roundUp(limit):
 		return setLimit(q.root, u.Project, limit)
@@ -188,7 +188,7 @@ func (q *FS) claimTree(dir string, limit int64) error {
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		// The kernel gives what is no file or directory a project only when it is made.
 		if err != nil || path == dir || !e.IsDir() && !e.Type().IsRegular() {
 			return err
@@ -199,6 +199,19 @@ func (q *FS) claimTree(dir string, limit int64) error {
 		}
 		return errors.Join(setProject(f, id, e.IsDir()), f.Close())
 	})
+	if err != nil { // what has no project yet would not count: the next Ensure begins anew
+		return errors.Join(err, q.Release(dir), disown(dir))
+	}
+	return nil
+}
+
+// disown takes a directory's project away.
+func disown(dir string) error {
+	d, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(setProject(d, 0, false), d.Close())
 }
 
 // Release takes a directory's limit away, before the directory is deleted. Its

@@ -76,6 +76,7 @@ func TestQuota(t *testing.T) {
 			defer q.Close()
 			checkLimit(t, q, at)
 			checkLost(t, q, at)
+			checkForeign(t, q, at)
 			checkStrays(t, q, at)
 		})
 	}
@@ -184,6 +185,36 @@ func checkLost(t *testing.T, q *FS, at string) {
 	}
 	if n, err := fill(t, filepath.Join(dir, "sub", "g")); n > 1<<20 || err == nil {
 		t.Errorf("%d bytes went in, then: %v", n, err)
+	}
+}
+
+// checkForeign: a directory that was copied into one of somebody else's project
+// gets its own, and that one's limit stays.
+func checkForeign(t *testing.T, q *FS, at string) {
+	const theirs = 7
+	above := filepath.Join(at, "theirs")
+	if err := os.Mkdir(above, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDir(above)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	dir := filepath.Join(above, "copied")
+	err = errors.Join(setProject(d, theirs, true), setLimit(q.root, theirs, 32<<20), os.Mkdir(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600), q.Ensure(dir, 2<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := q.Status(dir); err != nil || !ours(u.Project) || u.Limit != 2<<20 {
+		t.Errorf("the copy: %+v, %v", u, err)
+	}
+	if id, err := projectOf(above); err != nil || id != theirs {
+		t.Errorf("the directory above has project %d, %v", id, err)
+	}
+	if u, err := q.get(theirs); err != nil || u.hard*blockSize != 32<<20 {
+		t.Errorf("their limit: %+v, %v", u, err)
 	}
 }
 
