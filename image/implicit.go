@@ -26,7 +26,7 @@ func newImplicit() *implicit {
 
 // note takes account of an entry.
 func (m *implicit) note(hdr *tar.Header) {
-	name := strings.TrimPrefix(path.Clean("/"+hdr.Name), "/")
+	name := insideName(hdr.Name)
 	if hdr.Typeflag == tar.TypeDir {
 		m.named[name] = struct{}{}
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"github.com/moby/sys/userns"
@@ -277,7 +276,7 @@ func (x *extractor) setTimes() error {
 			err = unix.UtimesNanoAt(dir, base, d.times[:], unix.AT_SYMLINK_NOFOLLOW)
 		}
 		if err != nil {
-			return &os.PathError{Op: "set the times of", Path: filepath.Clean(d.name), Err: err}
+			return &os.PathError{Op: "set the times of", Path: d.name, Err: err}
 		}
 	}
 	return nil
