@@ -26,6 +26,7 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, opt RemoveOpti
 		return err
 	}
 	if opt.Force {
+		defer c.giveUpStarts()()
 		if err := e.endForRemoval(ctx, c, opt.Volumes); err != nil {
 			return err
 		}
@@ -36,7 +37,6 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, opt RemoveOpti
 // endForRemoval kills a running container and waits for its end. From here on it
 // is to go, whatever becomes of this engine.
 func (e *Engine) endForRemoval(ctx context.Context, c *ctr, volumes bool) error {
-	c.giveUpStart(errRemovedMeanwhile)
 	// On a full disk this cannot be written, and removing is the remedy.
 	_ = c.intend(ctx, func(i *intents) { i.Remove, i.RemoveVolumes = true, volumes })
 	mark := c.exitCount()

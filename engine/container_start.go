@@ -72,6 +72,9 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	}
 	ctx, done := c.starting(ctx, before == stateRestarting)
 	defer done()
+	if ctx.Err() != nil { // there is nothing to undo yet
+		return fmt.Errorf("start container %s: %w", c.rec.Name, context.Cause(ctx))
+	}
 	c.cancelRestart()
 	if err := e.settleOwed(ctx, c); err != nil {
 		return err

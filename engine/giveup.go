@@ -15,6 +15,8 @@ type giveUp struct {
 	// restart policy. Guarded by the container's mu.
 	cancel context.CancelCauseFunc
 	again  bool
+	// removals are the forced ones under way: no start begins before they have ended.
+	removals int
 }
 
 // starting makes a start one that others can give up, until done is called. The
@@ -23,10 +25,13 @@ func (c *ctr) starting(ctx context.Context, again bool) (_ context.Context, done
 	ctx, cancel := context.WithCancelCause(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.giveUp = giveUp{cancel, again}
+	c.giveUp.cancel, c.giveUp.again = cancel, again
+	if c.giveUp.removals > 0 {
+		cancel(errRemovedMeanwhile)
+	}
 	return ctx, func() {
 		c.mu.Lock()
-		c.giveUp = giveUp{}
+		c.giveUp.cancel, c.giveUp.again = nil, false
 		c.mu.Unlock()
 		cancel(nil)
 	}
@@ -38,13 +43,20 @@ var (
 	errStoppedMeanwhile = errors.New("the container is being stopped")
 )
 
-// giveUpStart ends a start that is under way, which is then undone. Nothing under
-// way is fine.
-func (c *ctr) giveUpStart(why error) {
+// giveUpStarts ends a start that is under way, which is then undone, and those that
+// would begin before done is called: of several that wait for the container, the next
+// one could hang too.
+func (c *ctr) giveUpStarts() (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.giveUp.removals++
 	if c.giveUp.cancel != nil {
-		c.giveUp.cancel(why)
+		c.giveUp.cancel(errRemovedMeanwhile)
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.giveUp.removals--
 	}
 }
 

@@ -92,3 +92,26 @@ func TestRemovalGivesStartUp(t *testing.T) {
 		t.Errorf("it is still there: %v", err)
 	}
 }
+
+// Nor does one that begins while the removal waits for its turn.
+func TestRemovalLetsNoStartBegin(t *testing.T) {
+	te := newTestEngine(t)
+	id := te.create("late", request("sleep", "1000"))
+	c, err := te.containers.get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := c.giveUpStarts(), c.giveUpStarts()
+	for _, done := range []func(){first, second} {
+		if err := te.ContainerStart(t.Context(), id); !errors.Is(err, errRemovedMeanwhile) {
+			t.Errorf("start during a removal: %v", err)
+		}
+		done()
+	}
+	if st := te.inspect(id).State; st.Status != stateCreated {
+		t.Errorf("state %+v", st)
+	}
+	if err := te.ContainerStart(t.Context(), id); err != nil {
+		t.Errorf("start when the removals have come to nothing: %v", err)
+	}
+}
