@@ -45,6 +45,7 @@ type ctr struct {
 	sending bool // its log is being sent
 	giveUp  giveUp
 	oom     oomState
+	oomNews atomic.Int64 // what the kernel has told and nobody has looked at yet
 	// still is the container's mounted root while somebody reads or writes its
 	// files though it does not run; nil otherwise.
 	still *stillRoot

@@ -40,6 +40,7 @@ type oomState struct {
 
 // beginOOM watches a container that runs. The caller holds act.
 func (e *Engine) beginOOM(c *ctr) {
+	c.endOOM() // a repair takes over what is watched already
 	c.oom = oomState{}
 	if e.oom.w == nil {
 		return
@@ -89,7 +90,7 @@ func (e *Engine) watchOOM() {
 			return
 		}
 		for _, id := range ids {
-			if c, err := e.containers.get(id); err == nil {
+			if c, err := e.containers.get(id); err == nil && c.oomNews.Add(1) == 1 {
 				e.wg.Go(func() { e.noteOOM(c) })
 			}
 		}
@@ -115,8 +116,20 @@ const (
 	oomLooks     = 10
 )
 
-// noteOOM looks for what the kernel has killed in a container, and tells of it.
+// noteOOM looks into a container until there is no more news of it. One looks for all
+// of it: where a limit is reached, and nobody killed, news may come without an end.
 func (e *Engine) noteOOM(c *ctr) {
+	for {
+		news := c.oomNews.Load()
+		e.findOOM(c)
+		if c.oomNews.CompareAndSwap(news, 0) {
+			return
+		}
+	}
+}
+
+// findOOM looks for what the kernel has killed in a container, and tells of it.
+func (e *Engine) findOOM(c *ctr) {
 	for pause, looks := oomLookFirst, 0; looks < oomLooks; pause, looks = 2*pause, looks+1 {
 		done, err := e.lookOOM(c)
 		if err != nil && e.ctx.Err() == nil && !errors.Is(err, errdefs.ErrNotFound) {
