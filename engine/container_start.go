@@ -70,7 +70,7 @@ func (e *Engine) start(ctx context.Context, c *ctr) (err error) {
 	if err := startable(c.rec); err != nil {
 		return err
 	}
-	ctx, done := c.starting(ctx, before == stateRestarting)
+	ctx, done := e.starting(ctx, c, before == stateRestarting)
 	defer done()
 	if ctx.Err() != nil { // there is nothing to undo yet
 		return fmt.Errorf("start container %s: %w", c.rec.Name, context.Cause(ctx))

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/berth-containers/berth/image"
 	"github.com/berth-containers/berth/keeper"
@@ -147,6 +148,7 @@ type Engine struct {
 	// reconciled is closed when what belongs to no container has been removed: what is
 	// started before that could be taken for it.
 	reconciled chan struct{}
+	closeGrace time.Duration
 
 	// ctx ends with Close; wg counts the goroutines that end with it.
 	ctx    context.Context
@@ -162,6 +164,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e := &Engine{
 		cfg: cfg.withDefaults(), events: newEventLog(), containers: newRoster(),
 		execs: &execIndex{byID: map[string]*ctr{}}, reconciled: make(chan struct{}),
+		closeGrace: closeGrace,
 	}
 	e.log, e.cdi = e.cfg.Logger, cdiRegistry{e.cfg.CDISpecDirs}
 	e.ids.configured = e.cfg.UsernsIDs

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // giveUp is how others end a start that is under way: it may hang for as long as a
@@ -19,10 +20,14 @@ type giveUp struct {
 	removals int
 }
 
-// starting makes a start one that others can give up, until done is called. The
-// caller holds act.
-func (c *ctr) starting(ctx context.Context, again bool) (_ context.Context, done func()) {
+// closeGrace is how long a start may go on when the engine closes.
+const closeGrace = 5 * time.Second
+
+// starting makes a start one that others can give up, until done is called, and that
+// does not keep the engine from closing. The caller holds act.
+func (e *Engine) starting(ctx context.Context, c *ctr, again bool) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.ctx, func() { time.AfterFunc(e.closeGrace, func() { cancel(errEngineCloses) }) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.giveUp.cancel, c.giveUp.again = cancel, again
@@ -33,14 +38,16 @@ func (c *ctr) starting(ctx context.Context, again bool) (_ context.Context, done
 		c.mu.Lock()
 		c.giveUp.cancel, c.giveUp.again = nil, false
 		c.mu.Unlock()
+		stop()
 		cancel(nil)
 	}
 }
 
-// errRemovedMeanwhile and errStoppedMeanwhile are why others give a start up.
+// These are why others give a start up.
 var (
 	errRemovedMeanwhile = errors.New("the container is being removed")
 	errStoppedMeanwhile = errors.New("the container is being stopped")
+	errEngineCloses     = errors.New("the engine is closing")
 )
 
 // giveUpStarts ends a start that is under way, which is then undone, and those that

@@ -93,7 +93,33 @@ func TestRemovalGivesStartUp(t *testing.T) {
 	}
 }
 
-// Nor does one that begins while the removal waits for its turn.
+// Nor does it keep the engine from closing, which waits for a start by the restart
+// policy.
+func TestCloseGivesStartUp(t *testing.T) {
+	te, id, pipe := newStuck(t)
+	te.closeGrace = 0
+	c, err := te.containers.get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var started error
+	te.wg.Go(func() { started = te.lockAndStart(context.WithoutCancel(te.ctx), c) })
+	if _, err := os.ReadFile(pipe); err != nil {
+		t.Fatal(err)
+	}
+	if err := te.Close(); err != nil {
+		t.Error(err)
+	}
+	if !errors.Is(started, errEngineCloses) {
+		t.Errorf("start when the engine closed: %v", started)
+	}
+	te.open()
+	if st := te.inspect(id).State; st.Status != stateCreated {
+		t.Errorf("state %+v", st)
+	}
+}
+
+// Nor is one waited for that begins while the removal waits for its turn.
 func TestRemovalLetsNoStartBegin(t *testing.T) {
 	te := newTestEngine(t)
 	id := te.create("late", request("sleep", "1000"))
