@@ -176,6 +176,7 @@ func (l *jsonLog) close() error {
 	l.flushLocked()
 	if l.queue != nil {
 		l.queue.close()
+		l.queue = nil // an exited process's log is asked to settle as well
 	}
 	return l.file.close()
 }

@@ -42,6 +42,19 @@ func TestLogAttrs(t *testing.T) {
 	}
 }
 
+// A log that has ended has settled: a hand-over asks those of exited processes too.
+func TestEndedLogSettles(t *testing.T) {
+	for _, maxBuffer := range []int64{0, 4096} {
+		l := makeLog(t, LogConfig{Path: filepath.Join(t.TempDir(), "log"), MaxBuffer: maxBuffer})
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		if lost, err := l.settle(time.Now().Add(time.Minute)); err != nil || lost.entries != 0 {
+			t.Errorf("buffer of %d: %d entries are lost, %v", maxBuffer, lost.entries, err)
+		}
+	}
+}
+
 // TestLogQueue lets a log's disk stand still: nobody waits, what fits is kept,
 // what does not is counted.
 func TestLogQueue(t *testing.T) {

@@ -65,6 +65,10 @@ func TestUpgrade(t *testing.T) {
 	h.exec(t, "cat", "x", "echo begin; read line; echo end; sleep 0.01 & exit 5")
 	h.start(h.sh("ended", "printf half; exit 3"))
 	h.wait("ended", "")
+	queued := h.sh("queued", "printf half; exit 3") // its log's writer has ended too
+	queued.Log.MaxBuffer = 1 << 20
+	h.start(queued)
+	h.wait("queued", "")
 	waiting := h.attach("later", "", allOutput)
 
 	typed := make(chan error, 1)
@@ -96,8 +100,10 @@ func TestUpgrade(t *testing.T) {
 	if got := <-echoed; got != counts(lines) {
 		t.Errorf("of what was typed %d bytes of %d came back", len(got), len(counts(lines)))
 	}
-	if st, err := h.Status(t.Context(), "ended", ""); err != nil || st.ExitCode != 3 || logText(readLog(t, h.logPath("ended"))) != "half" {
-		t.Errorf("what ended before: %+v, %v", st, err)
+	for _, id := range []string{"ended", "queued"} {
+		if st, err := h.Status(t.Context(), id, ""); err != nil || st.ExitCode != 3 || logText(readLog(t, h.logPath(id))) != "half" {
+			t.Errorf("what %s before: %+v, %v", id, st, err)
+		}
 	}
 	h.start(h.sh("later", "echo here"))
 	if out, _ := split(t, waiting); out != "here\n" {
