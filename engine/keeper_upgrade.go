@@ -110,7 +110,10 @@ func (e *Engine) considerUpgrade(ctx context.Context) error {
 			"pid", c.Info().Pid, "version", c.Info().Version)
 		return nil
 	}
-	if _, err := e.UpgradeKeeper(ctx); err != nil {
+	if err := e.patiently(ctx, func(ctx context.Context) error {
+		_, err := e.UpgradeKeeper(ctx)
+		return err
+	}); err != nil {
 		// It is as good as it was, and containers count on it.
 		e.log.Error("upgrade the keeper", "err", err)
 	}
