@@ -2,6 +2,7 @@ package oci
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,14 +10,17 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-containers/berth/errdefs"
 )
 
 // Poststop hooks run when nothing of the container is left (runtime.md,
 // "Lifecycle", steps 12 and 13): its id is free by then, and who asks for its
 // state hears that there is none. But whoever deletes it may be killed before they
 // have run. So its directory goes to a place that no id can name, and away with
-// the last hook; the next delete of that id runs what it finds there. A hook may
-// thus run twice, and is never lost.
+// the last hook; the next delete of that id that finds no container, or one with
+// such hooks of its own, runs what it finds there. A hook may thus run twice, and is
+// never lost.
 
 // retiredDir, in the store's root, holds a directory for each id, with one for
 // each container of that id whose hooks are still to run.
@@ -101,7 +105,8 @@ func (s *Store) finish(id, path string) (bool, error) {
 	}
 	if err != nil {
 		c.Close()
-		return false, err
+		return false, errdefs.WithHint(fmt.Errorf("poststop hooks of a deleted container %s: %w", id, err),
+			"nothing of it runs; run what its hooks were to do, then remove the directory "+path)
 	}
 	return true, c.afterlife(spec)
 }
