@@ -201,7 +201,7 @@ func (s *server) upgrade() error {
 	s.setDeadlines(longAgo())
 	s.park.awaitEmpty()
 	fault.Here(fault.KeeperParked)
-	err := s.become()
+	err := guard(s.log, "upgrade", s.become) // a panic would leave everybody parked
 	s.log.Error("upgrade", "program", s.successor, "cause", err)
 	s.setDeadlines(time.Time{})
 	s.park.set(false)
