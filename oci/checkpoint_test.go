@@ -27,17 +27,24 @@ func needCRIU(t *testing.T) {
 	}
 }
 
-// counter starts a container that writes ever higher numbers to a pipe.
-func counter(t *testing.T, store *Store, spec *specs.Spec) (*Container, *Process, *os.File) {
+// newContainer is a container of the specification that is still to be launched.
+func newContainer(t *testing.T, store *Store, id string, spec *specs.Spec) *Container {
 	t.Helper()
 	raw, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := store.New("counter", t.TempDir(), raw)
+	c, err := store.New(id, t.TempDir(), raw)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// counter starts a container that writes ever higher numbers to a pipe.
+func counter(t *testing.T, store *Store, spec *specs.Spec) (*Container, *Process, *os.File) {
+	t.Helper()
+	c := newContainer(t, store, "counter", spec)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -98,14 +105,7 @@ func TestCheckpointAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	raw, err := json.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err = store.New("counter", t.TempDir(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c = newContainer(t, store, "counter", spec)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -182,14 +182,7 @@ func TestRestoreLazily(t *testing.T) {
 	}
 	lazyPages(t, images, work, port)
 
-	raw, err := json.Marshal(spec("-to"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	restored, err := store.New("restored", t.TempDir(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	restored := newContainer(t, store, "restored", spec("-to"))
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -196,14 +196,7 @@ func TestSeccompAgentOfACreatedContainer(t *testing.T) {
 	store := &Store{Root: t.TempDir()}
 	spec := specFor(rootfs(t), "mkdir", "/tmp/x")
 	spec.Linux.Seccomp = notifying(a.path, "mkdir", "mkdirat", "close")
-	raw, err := json.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := store.New("waits", t.TempDir(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newContainer(t, store, "waits", spec)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

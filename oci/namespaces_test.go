@@ -2,7 +2,6 @@ package oci
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -389,14 +388,7 @@ func TestJoinedPIDNamespaceIsEnteredLast(t *testing.T) {
 	// Created, and started later.
 	s = spec("exit 7")
 	s.Linux.CgroupsPath += "-created"
-	raw, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := (&Store{Root: t.TempDir()}).New("created", t.TempDir(), raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newContainer(t, &Store{Root: t.TempDir()}, "created", s)
 	if pr, err = c.Launch(runner(t), s, LaunchOptions{Wait: true}); err != nil {
 		t.Fatal(err)
 	}

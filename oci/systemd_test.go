@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -22,15 +21,8 @@ import (
 func stored(t *testing.T, spec *specs.Spec, o LaunchOptions) (*Store, *Container, error) {
 	t.Helper()
 	needRoot(t)
-	config, err := json.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
 	store := &Store{Root: t.TempDir()}
-	c, err := store.New("c1", t.TempDir(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newContainer(t, store, "c1", spec)
 	pr, err := c.Launch(runner(t), spec, o)
 	if err != nil {
 		return store, nil, err
