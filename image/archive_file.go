@@ -211,19 +211,19 @@ func (a *archiveFiles) open(desc ocispec.Descriptor) blob {
 
 // keep returns when the store has a blob, and it is on the disk.
 func (a *archiveFiles) keep(ctx context.Context, desc ocispec.Descriptor) error {
-	if f := a.blobs[desc.Digest]; f != nil && f.content != nil {
-		there, err := a.c.blobThere(ctx, desc)
-		if err != nil || there {
-			return err
-		}
-		in, err := f.bring(ctx, desc.Digest)
-		if err != nil {
-			return err
-		}
-		return in.keep(ctx)
+	f, err := a.lacking(ctx, desc)
+	if err != nil {
+		return err
 	}
-	_, err := a.c.Info(ctx, desc.Digest)
-	return err
+	if f == nil {
+		_, err = a.c.Info(ctx, desc.Digest)
+		return err
+	}
+	in, err := f.bring(ctx, desc.Digest)
+	if err != nil {
+		return err
+	}
+	return in.keep(ctx)
 }
 
 // ReaderAt implements [content.Provider] for the manifests and configs of the
