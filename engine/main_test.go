@@ -184,6 +184,9 @@ func (te *testEngine) end() {
 		return
 	}
 	ctx := context.Background()
+	if _, err := te.keeper.connected(); err != nil {
+		te.open() // the test failed between two engines
+	}
 	for _, c := range te.containers.all() {
 		if err := te.ContainerRemove(ctx, c.id, RemoveOptions{Force: true, Volumes: true}); err != nil && !strings.Contains(err.Error(), "no such container") {
 			t.Errorf("remove at the end: %v", err)

@@ -11,19 +11,33 @@ import (
 )
 
 // hungry is a container whose first process starts another that needs more memory than
-// there is each time something is written to the named pipe go.
+// there is, each time again is called, which waits for its end.
 func hungry(t *testing.T) (req *container.CreateRequest, again func()) {
 	t.Helper()
 	dir := t.TempDir()
-	pipe := filepath.Join(dir, "go")
-	if err := unixMkfifo(pipe); err != nil {
-		t.Fatal(err)
+	// Both ends are kept open here, so that no write and no read fails while the
+	// container does not have its own open.
+	pipe := func(name string) *os.File {
+		path := filepath.Join(dir, name)
+		if err := unixMkfifo(path); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
 	}
-	req = request("sh", "-c", "while read x < /f/go; do sh -c 'a=x; while :; do a=$a$a; done'; echo it ended; done")
+	begin, ended := pipe("begin"), pipe("ended")
+	req = request("sh", "-c", "while read x </f/begin; do sh -c 'a=x; while :; do a=$a$a; done'; echo >/f/ended; done")
 	req.HostConfig.Memory, req.HostConfig.MemorySwap = 16<<20, 16<<20
 	req.HostConfig.Binds = []string{dir + ":/f"}
 	return req, func() {
-		if err := os.WriteFile(pipe, []byte("on\n"), 0); err != nil {
+		if _, err := begin.WriteString("on\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ended.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -69,9 +83,7 @@ func TestOOMBetweenEngines(t *testing.T) {
 		t.Fatal(err)
 	}
 	again()
-	again() // it is read when the first has come to its end
 	te.open()
-	te.awaitLog(id, "it ended")
 	ch, err := te.Subscribe(t.Context(), filter("event", "oom"), begun, time.Time{})
 	if err != nil {
 		t.Fatal(err)

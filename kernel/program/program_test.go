@@ -161,6 +161,7 @@ func TestCloneChildTakesItsOwnBranch(t *testing.T) {
 
 func TestInterpreterIsTheProcessAndIsSealed(t *testing.T) {
 	var p Program
+	p.say("x")
 	p.Call("wait", Read, Int(0), p.Str("buffer"), Int(1))
 	p.exit(0)
 	r, w, err := os.Pipe()
@@ -168,11 +169,21 @@ func TestInterpreterIsTheProcessAndIsSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	pid, _ := start(t, &p, r, nil)
+	begun, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer begun.Close()
+	pid, _ := start(t, &p, r, out)
+	out.Close()
 	defer func() {
 		w.Close()
 		wait(t, pid)
 	}()
+	// Start returns while the kernel may yet be about to change the executable.
+	if _, err := begun.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	exe := "/proc/" + strconv.Itoa(pid) + "/exe"
 	if target, err := os.Readlink(exe); err != nil || !strings.HasPrefix(target, "/memfd:berth-init") {
 		t.Errorf("the process runs %q (%v)", target, err)
