@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/berth-containers/berth/test/busybox"
@@ -49,22 +48,8 @@ exec ./peers -test.v -test.timeout 15m -test.run '` + engineTests + `'`
 	var out bytes.Buffer
 	run := exec.Command(vmrun, "--timeout", "900", "--mem", "4G", "--dir", dir, "--", "sh", "-c", script)
 	run.Stdout, run.Stderr = &out, &out
-	runErr := run.Run()
-	results(t, out.String())
-	if runErr != nil {
-		t.Errorf("%v\n%s", runErr, tail(withoutPassed(out.String()), 100))
-	}
-}
-
-// withoutPassed leaves out what a verbose test says of tests that pass.
-func withoutPassed(out string) string {
-	var kept []string
-	for _, line := range strings.Split(out, "\n") {
-		if s := strings.TrimSpace(line); !strings.HasPrefix(s, "=== RUN") && !strings.HasPrefix(s, "--- PASS") {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept, "\n")
+	err = run.Run()
+	results(t, out.String(), err)
 }
 
 // TestPodmanWithSystemd: Podman has systemd make its containers' cgroups, by
