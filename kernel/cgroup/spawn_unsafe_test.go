@@ -120,6 +120,31 @@ func runChain() {
 	}
 }
 
+// forkWaiting forks n children that wait for the end of input, and says how many it
+// got. A child is one task that needs no other: a Go program that may start no
+// thread ends, and so might this one if it was to start programs at its limit.
+//
+//go:norace
+func forkWaiting(n int) (got int) {
+	var b [1]byte
+	for range n {
+		pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+		if errno != 0 {
+			continue
+		}
+		if pid != 0 {
+			got++
+			continue
+		}
+		for {
+			if n, _, _ := syscall.RawSyscall(unix.SYS_READ, 0, uintptr(unsafe.Pointer(&b)), 1); n != 1 {
+				syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+			}
+		}
+	}
+	return got
+}
+
 // forkJoin forks a child that joins the files' cgroups and ends. It leaves in out
 // what the writes took, in nanoseconds: all of them, then each.
 //
