@@ -139,11 +139,12 @@ func TestExecWorkingDirectoryIsNoHostDescriptor(t *testing.T) {
 func leak(t *testing.T) {
 	t.Helper()
 	f := hostDirectory(t)
-	for _, n := range []int{30, 63, 64, 500} {
-		if err := unix.Dup3(int(f.Fd()), n, 0); err != nil {
+	for _, n := range []int{30, 63, 64, 500} { // or the next that is free
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, n)
+		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { unix.Close(n) })
+		t.Cleanup(func() { unix.Close(fd) })
 	}
 }
 

@@ -287,7 +287,8 @@ func vethPair(t *testing.T) string {
 	ip(t, "link", "add", name, "type", "veth", "peer", "name", peer)
 	t.Cleanup(func() {
 		out, err := exec.Command("ip", "link", "del", peer).CombinedOutput()
-		if err != nil && !strings.Contains(string(out), "Cannot find device") { // it may have gone with the container
+		// It may have gone with the container, or just be going.
+		if err != nil && !strings.Contains(string(out), "Cannot find device") && !strings.Contains(string(out), "No such device") {
 			t.Errorf("ip link del %s: %v: %s", peer, err, out)
 		}
 	})
