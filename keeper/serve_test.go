@@ -174,12 +174,13 @@ func TestSocketMode(t *testing.T) {
 // next one.
 func TestExitsSurviveTheKeeper(t *testing.T) {
 	h := newHarness(t)
-	h.start(h.sh("a", "sleep 1; exit 6"))
+	h.start(h.sh("a", "read x <"+fifo(t, h)+"; exit 6"))
 	_, err := h.Exec(t.Context(), &ExecRequest{
 		ContainerID: "a", ExecID: "x", Process: &specs.Process{Args: []string{"/bin/sh", "-c", "exit 7"}},
 	})
 	must(t, err)
 	exec := h.wait("a", "x")
+	must(t, os.WriteFile(filepath.Join(h.root, "fifo"), []byte("go\n"), 0))
 	init := h.wait("a", "")
 	h.expectKeeperEnds()
 	h.connect()
