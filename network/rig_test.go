@@ -239,7 +239,7 @@ func ruleset(t testing.TB) string {
 
 func linkNames(t testing.TB) []string {
 	t.Helper()
-	links, err := netlink.LinkList()
+	links, err := dump(netlink.LinkList)
 	if err != nil {
 		t.Fatal(err)
 	}
