@@ -274,7 +274,7 @@ func TestCheck(t *testing.T) {
 			if d.undo != nil {
 				d.undo(t, te, ship, wreck)
 			}
-			if !ship.rec.State.active() {
+			if !ship.snapshot().State.active() {
 				te.wait(ship.id, container.WaitConditionNotRunning)
 				must(t, te.ContainerStart(t.Context(), ship.id))
 			}

@@ -29,7 +29,7 @@ func TestExplainEndings(t *testing.T) {
 		{"stop in order", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done",
 			func(id string) { te.must(te.stopIn(id, 60)) }, explain.Stopped, "told to stop by SIGTERM and ended in order"},
 		{"stop with SIGKILL", deaf, func(id string) { te.must(te.stopIn(id, 0)) }, explain.Stopped, "sent SIGKILL"},
-		{"stop too slow", deaf, func(id string) { te.must(te.stopIn(id, 1)) }, explain.StopTimeout, "was told to stop by SIGTERM, had not ended 1."},
+		{"stop too slow", deaf, func(id string) { te.must(te.stopIn(id, 1)) }, explain.StopTimeout, "was told to stop by SIGTERM, had not ended "},
 		{"kill", deaf, func(id string) { te.must(te.ContainerKill(t.Context(), id, "KILL")) }, explain.Killed, "on request"},
 		{"kill from outside", deaf, func(id string) { te.must(unix.Kill(te.inspect(id).State.Pid, unix.SIGKILL)) },
 			explain.Signalled, "SIGKILL ended it (exit code 137)"},

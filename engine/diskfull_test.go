@@ -115,6 +115,7 @@ func TestFullDisk(t *testing.T) {
 	d := newSmallDisk(t)
 	ctx := t.Context()
 	ship := d.run("ship", request("sh", "-c", "echo before; while read line; do echo $line; done; sleep 1000"))
+	d.awaitLog(ship, "before") // on a full disk it would be lost
 	made := d.create("made", request("true"))
 	rest := d.create("rest", request("true"))
 	if err := d.ContainerExtract(ctx, ship, "/", fileIn(t, "cargo", "older"), ExtractOptions{}); err != nil {

@@ -59,11 +59,11 @@ func TestInitSignals(t *testing.T) {
 	te := newTestEngine(t)
 	ctx := t.Context()
 	id := te.run("", withInit("sleep", "1000"))
+	// The command was executed; the init is, and does the rest, when it gets to run.
+	te.exec(id, "sh", "-c", `until test "$(cat /proc/1/comm) $(ls /proc/1/fd | tr '\n' ' ')" = "berth-init 0 1 2 " -a -n "$(tr '\0' ' ' </proc/1/cmdline)"; do :; done`)
 	if out, _ := te.exec(id, "cat", "/proc/1/cmdline"); out != "berth-init\x00--\x00sleep\x001000\x00" {
 		t.Errorf("the first process is %q", out)
 	}
-	// It does the rest when it gets to run.
-	te.exec(id, "sh", "-c", `until test "$(cat /proc/1/comm) $(ls /proc/1/fd | tr '\n' ' ')" = "berth-init 0 1 2 "; do :; done`)
 	hour := 3600
 	if err := te.ContainerStop(ctx, id, StopOptions{Timeout: &hour}); err != nil {
 		t.Fatal(err)

@@ -49,6 +49,7 @@ func TestUpgradeKeeper(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	te.awaitLog(id, fmt.Sprintf("\n%d\n", n))
 	if err := te.ContainerKill(ctx, id, "KILL"); err != nil {
 		t.Fatal(err)
 	}

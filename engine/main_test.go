@@ -279,6 +279,9 @@ func (te *testEngine) awaitNoLinks() {
 	patience := time.After(20 * time.Second)
 	for {
 		links, err := netlink.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) { // they are just being removed
+			continue
+		}
 		if err != nil {
 			te.t.Error(err)
 			return
