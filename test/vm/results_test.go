@@ -23,6 +23,10 @@ func results(t *testing.T, out string, err error) map[string]string {
 			case "FAIL":
 				failed = true
 				t.Errorf("failed in the virtual machine:\n%s", shortened(o.said))
+			case "PASS":
+				for _, line := range o.said {
+					t.Log("flaky:", line)
+				}
 			case "SKIP":
 				t.Skip("skipped in the virtual machine")
 			case "":
@@ -44,11 +48,12 @@ func results(t *testing.T, out string, err error) map[string]string {
 type outcome struct {
 	name    string   // PACKAGE/TEST
 	verdict string   // PASS, FAIL, SKIP; empty: it did not end
-	said    []string // by it and those of its subtests that did not pass
+	said    []string // by it and those of its subtests that did not pass, at first if it ran twice
 }
 
 // outcomes reads what `-test.v` prints, with a line "== PACKAGE" before each
-// binary's. A line belongs to the test that the last "===" line names.
+// binary's. A line belongs to the test that the last "===" line names. A test may
+// run a second time.
 func outcomes(out string) []outcome {
 	type line struct{ test, text string }
 	var (
@@ -56,6 +61,7 @@ func outcomes(out string) []outcome {
 		all       []outcome
 		index     = map[string]int{}    // of a top-level test in all
 		verdicts  = map[string]string{} // of all tests
+		flaky     = map[string]bool{}
 		lines     = map[string][]line{} // by top-level test
 		top       = func(s string) string { s, _, _ = strings.Cut(s, "/"); return s }
 		key       = func(s string) string { return pkg + "/" + s }
@@ -75,6 +81,9 @@ func outcomes(out string) []outcome {
 			}
 			continue
 		case "PASS", "FAIL", "SKIP":
+			if verdicts[key(name)] == "FAIL" && what == "PASS" {
+				flaky[key(name)] = true
+			}
 			verdicts[key(name)] = what
 			test = name
 		}
@@ -85,7 +94,7 @@ func outcomes(out string) []outcome {
 	for i := range all {
 		all[i].verdict = verdicts[all[i].name]
 		for _, l := range lines[all[i].name] {
-			if verdicts[l.test] != "PASS" {
+			if verdicts[l.test] != "PASS" || flaky[l.test] {
 				all[i].said = append(all[i].said, l.text)
 			}
 		}
@@ -146,6 +155,14 @@ FAIL
 panic: oh
 
 goroutine 1 [running]:
+== oci
+=== RUN   TestState
+    state_test.go:5: got 1
+--- FAIL: TestState (0.00s)
+FAIL
+=== RUN   TestState
+--- PASS: TestState (0.00s)
+PASS
 `
 	want := []outcome{
 		{"kernel/caps/TestSet", "PASS", nil},
@@ -155,6 +172,7 @@ goroutine 1 [running]:
 		}},
 		{"kernel/caps/TestAbsent", "SKIP", []string{"    caps_test.go:30: no such thing", "--- SKIP: TestAbsent (0.00s)", "FAIL"}},
 		{"keeper/TestSet", "", []string{"panic: oh", "goroutine 1 [running]:"}},
+		{"oci/TestState", "PASS", []string{"    state_test.go:5: got 1", "--- FAIL: TestState (0.00s)", "FAIL", "PASS"}},
 	}
 	got := outcomes(out)
 	if !slices.EqualFunc(got, want, func(a, b outcome) bool {

@@ -88,12 +88,15 @@ func inVM(t *testing.T, packages []string, script string, options ...string) (st
 	if err := os.CopyFS(filepath.Join(dir, "src", "demo"), os.DirFS("../../demo")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "all"), []byte(script), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "all"), []byte(runTests+script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	vmrun, err := filepath.Abs("vmrun")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if again := os.Getenv("BERTH_TEST_RERUN"); again != "" {
+		options = append(options, "--env", "BERTH_TEST_RERUN="+again)
 	}
 	var out bytes.Buffer
 	run := exec.Command(vmrun, append(options, "--timeout", "900", "--dir", dir, "--", "sh", "./all")...)
@@ -101,6 +104,23 @@ func inVM(t *testing.T, packages []string, script string, options ...string) (st
 	err = run.Run()
 	return out.String(), err
 }
+
+// runTests is the shell function run_tests BINARY ARGS...: it runs a test binary, and
+// with BERTH_TEST_RERUN (see test/run) those of its tests that failed once more.
+const runTests = `
+run_tests() {
+	"$@" -test.v >"$TMPDIR/said" 2>&1
+	set -- $? "$@"
+	cat "$TMPDIR/said"
+	[ "$1" -ne 0 ] || return 0
+	shift
+	failed=$(sed -n 's/^--- FAIL: \([^ ]*\) .*/\1/p' "$TMPDIR/said" | paste -sd '|')
+	if [ -z "$BERTH_TEST_RERUN" ] || [ -z "$failed" ] || grep -q '^panic: ' "$TMPDIR/said"; then
+		return 1
+	fi
+	"$@" -test.v -test.run "^($failed)\$"
+}
+`
 
 // script runs every test binary in a copy of its package's folder, on the
 // machine's own disk: shared folders hold no overlays and no owners. One test is
@@ -113,7 +133,7 @@ rc=0
 for p in ` + "kernel/program kernel/caps kernel/seccomp kernel/lsm kernel/criu kernel/cgroup oci keeper" + `; do
 	cp -r src/$p /var/lib/pkg && bin=$PWD/$(echo $p | tr / _)
 	echo "== $p"
-	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.skip "^TestTableIsGenerated$") || rc=1
+	(cd /var/lib/pkg && run_tests "$bin" -test.timeout 10m -test.skip "^TestTableIsGenerated$") || rc=1
 	rm -rf /var/lib/pkg
 done
 # The script that depends on the cgroup version: emulated, each costs a minute.
@@ -128,7 +148,7 @@ const engineScript = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 cp -r src/engine /var/lib/pkg && bin=$PWD/engine quota=$PWD/kernel_quota rc=0
 echo "== engine"
-cd /var/lib/pkg && "$bin" -test.v -test.timeout 10m -test.run "AppArmor|Confinement|UpdateReaches|UserNamespace|CDIDevice|StorageSize$" || rc=1
+cd /var/lib/pkg && run_tests "$bin" -test.timeout 10m -test.run "AppArmor|Confinement|UpdateReaches|UserNamespace|CDIDevice|StorageSize$" || rc=1
 echo "== kernel/quota"
 "$quota" -test.v -test.timeout 2m -test.run TestQuota/ext4 || rc=1
 exit $rc
@@ -142,7 +162,7 @@ rc=0
 for p in oci engine; do
 	cp -r src/$p /var/lib/pkg && bin=$PWD/$p
 	echo "== $p"
-	(cd /var/lib/pkg && "$bin" -test.v -test.timeout 5m -test.run SELinux) || rc=1
+	(cd /var/lib/pkg && run_tests "$bin" -test.timeout 5m -test.run SELinux) || rc=1
 	rm -rf /var/lib/pkg
 done
 exit $rc
@@ -153,11 +173,11 @@ const systemdScript = `
 mkdir -p /var/lib/berth-test; export TMPDIR=/var/lib/berth-test
 rc=0
 echo "== oci"
-./oci -test.v -test.timeout 5m -test.run Systemd || rc=1
+run_tests ./oci -test.timeout 5m -test.run Systemd || rc=1
 echo "== engine"
-./engine -test.v -test.timeout 5m -test.run TestJournaldForReal || rc=1
+run_tests ./engine -test.timeout 5m -test.run TestJournaldForReal || rc=1
 echo "== kernel/systemd"
-./kernel_systemd -test.v -test.timeout 5m || rc=1
+run_tests ./kernel_systemd -test.timeout 5m || rc=1
 # The manager of an ordinary user, started by hand: this machine has no logins.
 echo 'berth:x:1000:1000::/tmp:/bin/sh' >>/etc/passwd; echo 'berth:x:1000:' >>/etc/group
 cp kernel_systemd /tmp # this directory is shut for others
