@@ -2,6 +2,7 @@ package docker_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -89,12 +90,20 @@ func testStopWhileStreaming(t *testing.T, d *daemon) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var clients sync.WaitGroup
-	for _, args := range [][]string{{"logs", "-f", id}, {"events"}, {"wait", id}, {"attach", "--no-stdin", id}, {"stats", id}} {
+	for _, args := range [][]string{{"logs", "-f", id}, {"events"}, {"wait", id}, {"attach", "--no-stdin", id}} {
 		client := d.command(ctx, args...)
 		if err := client.Start(); err != nil {
 			t.Fatal(err)
 		}
 		clients.Go(func() { _ = client.Wait() }) // how it ends is its own affair
+	}
+	// Docker's own command goes on for ever once it has shown something.
+	api := newAPI(t, d.socket())
+	clients.Go(func() { _, _ = api.raw(ctx, "GET", "/containers/"+id+"/stats", nil) })
+	for d.underWay(t, api) < 5 {
+		if ctx.Err() != nil {
+			t.Fatal("not all clients are served")
+		}
 	}
 	if code := d.stop(t); code != 0 {
 		t.Errorf("berthd ended with %d", code)
@@ -105,6 +114,20 @@ func testStopWhileStreaming(t *testing.T, d *daemon) {
 	}
 	d.start(t)
 	expect(t, "state after the restart", d.ok(t, "inspect", "-f", "{{.State.Status}}", id), "running")
+}
+
+// underWay is how many requests are.
+func (d *daemon) underWay(t *testing.T, api *api) int {
+	t.Helper()
+	text, err := api.raw(t.Context(), "GET", "/berth/operations", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []struct{ ID string }
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return len(list)
 }
 
 // testLoopbackPort: the API over TCP, on loopback only.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds what must happen; it is never waited out when all is well.
@@ -55,8 +57,8 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.showLog(t) })
-	d.start(t)
 	t.Cleanup(func() { d.purge(t) })
+	d.start(t)
 	return d
 }
 
@@ -121,6 +123,7 @@ func (d *daemon) startCommand(t *testing.T, cmd *exec.Cmd) {
 	}
 	n, err := notify.Read(state)
 	if err != nil || string(state[:n]) != "READY=1" {
+		d.end()
 		t.Fatalf("berthd is not ready: %q %v", state[:n], err)
 	}
 }
@@ -134,6 +137,13 @@ func (d *daemon) stop(t *testing.T) int {
 // kill ends the daemon without a chance to tidy up.
 func (d *daemon) kill(t *testing.T) { t.Helper(); d.signal(t, os.Kill) }
 
+// end makes sure of a daemon's end that does not do what it should: it would be in
+// the way of all tests that follow. Its log then says what it waits for.
+func (d *daemon) end() {
+	_ = d.cmd.Process.Signal(unix.SIGQUIT) // it may have ended
+	<-d.exited
+}
+
 func (d *daemon) signal(t *testing.T, sig os.Signal) int {
 	t.Helper()
 	if err := d.cmd.Process.Signal(sig); err != nil {
@@ -142,6 +152,7 @@ func (d *daemon) signal(t *testing.T, sig os.Signal) int {
 	select {
 	case <-d.exited:
 	case <-time.After(patience):
+		d.end()
 		t.Fatalf("berthd did not end on %v", sig)
 	}
 	return d.cmd.ProcessState.ExitCode()
@@ -150,14 +161,17 @@ func (d *daemon) signal(t *testing.T, sig os.Signal) int {
 // purge stops the daemon and removes everything it owns on the host.
 func (d *daemon) purge(t *testing.T) {
 	t.Helper()
+	defer func() { // also when it does not stop
+		if out, code := d.berthd(d.arguments("--purge")...); code != 0 {
+			t.Errorf("purge: exit %d\n%s", code, out)
+		}
+	}()
 	select {
 	case <-d.exited:
 	default:
-		d.stop(t)
-	}
-	out, err := exec.Command(filepath.Join(d.bin, "berthd"), d.arguments("--purge")...).CombinedOutput()
-	if err != nil {
-		t.Errorf("purge: %v\n%s", err, out)
+		if d.exited != nil {
+			d.stop(t)
+		}
 	}
 }
 

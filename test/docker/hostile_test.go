@@ -133,7 +133,7 @@ func (d *daemon) inspect(t *testing.T, id, field string) string {
 }
 
 func testEndlessLine(t *testing.T, d *daemon, n sizes) {
-	const count = `head -c %d /dev/zero | tr '\0' x; echo >&2 done; exec sleep 1000`
+	const count = `head -c %d /dev/zero | tr '\0' x; while :; do echo >&2 done; sleep 0.1; done`
 	id := d.run(t, "--log-opt", "max-size=10m", "busybox", "sh", "-c", fmt.Sprintf(count, n.line))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
