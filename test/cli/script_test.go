@@ -33,7 +33,8 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("BOX_PORT", port)
-			env.Defer(func() { e.removeContainers(t) })
+			script := env.T().(sequential).T
+			env.Defer(func() { e.renew(script) })
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -62,6 +63,17 @@ func (s sequential) Run(name string, fn func(testscript.T)) {
 
 func (s sequential) Parallel()     {}
 func (s sequential) Verbose() bool { return testing.Verbose() }
+
+// renew makes the engine as the next script is to find it. What a script that failed
+// has left is not known.
+func (e *engine) renew(script *testing.T) {
+	if !script.Failed() {
+		e.removeContainers(script)
+		return
+	}
+	e.purge(script)
+	e.importBusybox(script)
+}
 
 func (e *engine) removeContainers(t *testing.T) {
 	if ids := strings.Fields(e.ok(t, nil, "ps", "-aq")); len(ids) > 0 {
