@@ -123,7 +123,9 @@ func testContainerdErrors(t *testing.T, e *engine) {
 
 // testContainerdLife is a container with each verb of a task.
 func testContainerdLife(t *testing.T, e *engine) {
-	pid := e.ctrDetached(t, "life", nil, "trap 'exit 3' TERM; sleep 1000 & wait")
+	pid := e.ctrDetached(t, "life", nil, "trap 'exit 3' TERM; touch /trapped; sleep 1000 & wait")
+	// Until then the signal would be lost.
+	e.must(t, "tasks", "exec", "--exec-id", "trapped", "life", "sh", "-c", "until [ -e /trapped ]; do :; done")
 	status := func(want string) {
 		t.Helper()
 		if _, got := e.task(t, "life"); got != want {
@@ -143,6 +145,7 @@ func testContainerdLife(t *testing.T, e *engine) {
 	if r := e.try(t, "", "tasks", "kill", "-s", "SIGKILL", "life"); r.code == 0 || !strings.Contains(r.err, "process already finished") {
 		t.Errorf("killing what has ended: exit code %d: %s", r.code, r.err)
 	}
+	until(t, "the task is stopped", func() bool { _, s := e.task(t, "life"); return s == "STOPPED" })
 	if r := e.try(t, "", "tasks", "rm", "life"); !strings.Contains(r.err, "exit code 3") {
 		t.Errorf("removing the task tells %q", r.err)
 	}
@@ -209,7 +212,11 @@ func testContainerdLimits(t *testing.T, e *engine) {
 // testContainerdProcesses: the shim asks the runtime for them.
 func testContainerdProcesses(t *testing.T, e *engine) {
 	pid := e.ctrDetached(t, "processes", nil, "sleep 1000 & sleep 1001 & wait")
-	lines := strings.Split(e.must(t, "tasks", "ps", "processes"), "\n")
+	var lines []string
+	until(t, "two children", func() bool {
+		lines = strings.Split(e.must(t, "tasks", "ps", "processes"), "\n")
+		return len(lines) >= 4
+	})
 	if len(lines) != 4 || !strings.HasPrefix(lines[1], strconv.Itoa(pid)+" ") {
 		t.Errorf("of process %d and its two children it shows %q", pid, lines)
 	}
@@ -247,6 +254,7 @@ func testContainerdLostShim(t *testing.T, e *engine) {
 		t.Fatal(err)
 	}
 	awaitExit(t, pid)
+	until(t, "containerd has forgotten the task", func() bool { _, s := e.task(t, "lost"); return s == "" })
 }
 
 func parent(t *testing.T, pid int) int {

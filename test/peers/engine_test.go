@@ -71,6 +71,9 @@ func (e *engine) try(t *testing.T, stdin string, args ...string) result {
 	if ctx.Err() != nil {
 		t.Fatalf("%q did not end:\n%s%s", args, &out, &msg)
 	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("%q: %v\n%s", args, err, &msg)
@@ -86,6 +89,16 @@ func (e *engine) must(t *testing.T, args ...string) string {
 		t.Fatalf("%q: exit code %d\n%s\n%s", args, r.code, r.out, r.err)
 	}
 	return r.out
+}
+
+// until asks again and again until it holds.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not after %v", what, patience)
+		}
+	}
 }
 
 // run is the command line that runs args in a new container.
