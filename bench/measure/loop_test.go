@@ -32,8 +32,8 @@ func TestLoopTakesTurns(t *testing.T) {
 			t.Errorf("a round has the candidates %v", round)
 		}
 	}
-	if len(order) != 60 || len(orders) < 4 {
-		t.Errorf("%d measurements in %d different orders, want 60 in at least 4", len(order), len(orders))
+	if len(order) != 60 || len(orders) < 2 {
+		t.Errorf("%d measurements in %d different orders, want 60 in more than one", len(order), len(orders))
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // patience bounds what must happen; it is never waited out when all is well.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // The engine's own bridge and cgroup; a Berth on this host keeps its.
 const (

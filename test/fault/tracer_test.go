@@ -30,7 +30,7 @@ type traced struct {
 }
 
 // patience is how long a command may take, which takes milliseconds.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // tracer follows the threads of one command.
 type tracer struct {
