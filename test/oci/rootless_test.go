@@ -214,7 +214,7 @@ func TestRootlessLifecycle(t *testing.T) {
 			t.Errorf("state %s", st)
 		}
 		o.must("start", "c1")
-		if got := o.must("exec", "c1", "sh", "-c", "id -u; cat /proc/1/comm; tr -s ' ' </proc/self/uid_map | head -1"); got != "0\nsleep\n 0 1 1" {
+		if got := o.must("exec", "c1", "sh", "-c", "id -u; until grep sleep /proc/1/comm; do :; done; tr -s ' ' </proc/self/uid_map | head -1"); got != "0\nsleep\n 0 1 1" {
 			t.Errorf("exec: %q", got)
 		}
 		if got := o.must("list", "-q"); got != "c1" {

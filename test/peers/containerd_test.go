@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,31 @@ func (e *engine) ctrDetached(t *testing.T, id string, options []string, script s
 		t.Fatalf("the task is %s", status)
 	}
 	return pid
+}
+
+// readiness is what a script needs that says on /host/ready how far it is, and
+// waits for its word.
+func readiness(t *testing.T) (options []string, wait func()) {
+	t.Helper()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "ready")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fifo, err := os.OpenFile(name, os.O_RDWR, 0) // so that neither side waits for the other
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fifo.Close() })
+	return []string{"--mount", "type=bind,src=" + dir + ",dst=/host,options=rbind"}, func() {
+		t.Helper()
+		if err := fifo.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fifo.Read(make([]byte, 16)); err != nil {
+			t.Fatalf("it does not become ready: %v", err)
+		}
+	}
 }
 
 // task is what "tasks ls" says of one; status is "" when it is not there.
@@ -146,6 +172,10 @@ func testContainerdLife(t *testing.T, e *engine) {
 		t.Errorf("killing what has ended: exit code %d: %s", r.code, r.err)
 	}
 	until(t, "the task is stopped", func() bool { _, s := e.task(t, "life"); return s == "STOPPED" })
+	until(t, "known by the shim to have ended", func() bool {
+		_, status := e.task(t, "life")
+		return status == "STOPPED"
+	})
 	if r := e.try(t, "", "tasks", "rm", "life"); !strings.Contains(r.err, "exit code 3") {
 		t.Errorf("removing the task tells %q", r.err)
 	}
@@ -153,8 +183,8 @@ func testContainerdLife(t *testing.T, e *engine) {
 
 func testContainerdExec(t *testing.T, e *engine) {
 	e.ctrDetached(t, "exec", nil, "sleep 1000")
-	r := e.try(t, "", "tasks", "exec", "--exec-id", "one", "--cwd", "/tmp", "exec", "sh", "-c", "pwd; cat /proc/1/comm; exit 4")
-	if r.out != "/tmp\nsleep" || r.code != 4 {
+	r := e.try(t, "", "tasks", "exec", "--exec-id", "one", "--cwd", "/tmp", "exec", "sh", "-c", "pwd; until grep -q sleep /proc/1/comm; do :; done; exit 4")
+	if r.out != "/tmp" || r.code != 4 {
 		t.Errorf("prints %q, exit code %d: %s", r.out, r.code, r.err)
 	}
 	if r := e.try(t, "", "tasks", "exec", "--exec-id", "two", "--user", "1000:1000", "exec", "id", "-u"); r.out != "1000" || r.code != 0 {
