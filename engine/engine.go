@@ -148,6 +148,8 @@ type Engine struct {
 	// reconciled is closed when what belongs to no container has been removed: what is
 	// started before that could be taken for it.
 	reconciled chan struct{}
+	// beside are the goroutines that do what this engine did not wait for when it began.
+	beside     sync.WaitGroup
 	closeGrace time.Duration
 
 	// ctx ends with Close; wg counts the goroutines that end with it.

@@ -170,6 +170,13 @@ func newTestEngine(t testing.TB) *testEngine {
 
 func (te *testEngine) open() {
 	te.t.Helper()
+	te.openSoon()
+	te.beside.Wait()
+}
+
+// openSoon does not wait for what the engine does beside its work when it begins.
+func (te *testEngine) openSoon() {
+	te.t.Helper()
 	e, err := Open(context.Background(), testConfig(te.dir))
 	if err != nil {
 		te.t.Fatalf("open engine: %v", err)
@@ -185,7 +192,7 @@ func (te *testEngine) end() {
 	}
 	ctx := context.Background()
 	if _, err := te.keeper.connected(); err != nil {
-		te.open() // the test failed between two engines
+		te.openSoon() // the test failed between two engines
 	}
 	for _, c := range te.containers.all() {
 		if err := te.ContainerRemove(ctx, c.id, RemoveOptions{Force: true, Volumes: true}); err != nil && !strings.Contains(err.Error(), "no such container") {

@@ -46,9 +46,8 @@ func (b *besides) run(e *Engine, patience time.Duration) {
 		next <- i
 	}
 	close(next)
-	var workers sync.WaitGroup
 	for range min(besideWorkers, len(b.work)) {
-		workers.Go(func() {
+		e.beside.Go(func() {
 			for i := range next {
 				w := b.work[i]
 				if err := w.do(e.ctx); err != nil && e.ctx.Err() == nil {
@@ -61,7 +60,7 @@ func (b *besides) run(e *Engine, patience time.Duration) {
 		})
 	}
 	e.wg.Go(func() {
-		workers.Wait()
+		e.beside.Wait()
 		close(done)
 	})
 	timer := time.NewTimer(patience)
