@@ -361,17 +361,16 @@ func TestPidsLimitBars(t *testing.T) {
 }
 
 func TestCPUQuotaThrottles(t *testing.T) {
-	// So little that there is more to be had even of a CPU with much else to do.
-	g := newGroup(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](2000), Period: ptr[uint64](50000)}})
-	m := join(t, g, "burn", "16")
+	g := newGroup(t, &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](5000), Period: ptr[uint64](20000)}})
+	m := join(t, g, "burn", "1000000")
 	m.expect("ready")
-	m.wait()
-	s, err := g.Stats()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.CPU.ThrottledPeriods == 0 || s.CPU.ThrottledTime == 0 || s.CPU.Total < 14e6 {
-		t.Errorf("cpu: %+v", s.CPU)
+	// On a CPU with much else to do it may not come to its quota in every period.
+	for throttled := false; !throttled; {
+		s, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		throttled = s.CPU.ThrottledPeriods > 0 && s.CPU.ThrottledTime > 0 && s.CPU.Total > 5e6
 	}
 }
 
