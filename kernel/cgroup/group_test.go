@@ -110,7 +110,12 @@ func play(args []string) {
 		default:
 			fmt.Println("made", g.Destroy())
 		}
-	case "affinity":
+	case "affinity": // of all processors those it gets, whatever its parent may use
+		var all unix.CPUSet
+		all.Fill()
+		if err := unix.SchedSetaffinity(os.Getpid(), &all); err != nil {
+			fmt.Println(err)
+		}
 		status, _ := os.ReadFile("/proc/self/status")
 		_, rest, _ := strings.Cut(string(status), "Cpus_allowed_list:")
 		rest, _, _ = strings.Cut(rest, "\n")
