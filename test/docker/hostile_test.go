@@ -201,19 +201,30 @@ func testStoppedInit(t *testing.T, d *daemon, _ sizes) {
 	d.ok(t, "rm", id)
 }
 
-// freeze freezes a container behind the engine's back.
+// freeze freezes a container behind the engine's back, and returns when all of its
+// processes stand still.
 func freeze(t *testing.T, id string) {
 	t.Helper()
-	for _, f := range [][2]string{
-		{"/sys/fs/cgroup/freezer" + cgroup + "/" + id + "/freezer.state", "FROZEN"},
-		{"/sys/fs/cgroup" + cgroup + "/" + id + "/cgroup.freeze", "1"},
+	v1, v2 := "/sys/fs/cgroup/freezer"+cgroup+"/"+id, "/sys/fs/cgroup"+cgroup+"/"+id
+	for _, f := range []struct{ file, value, told, frozen string }{
+		{v1 + "/freezer.state", "FROZEN", v1 + "/freezer.state", "FROZEN"},
+		{v2 + "/cgroup.freeze", "1", v2 + "/cgroup.events", "frozen 1"},
 	} {
-		err := os.WriteFile(f[0], []byte(f[1]), 0)
-		if err == nil {
-			return
+		err := os.WriteFile(f.file, []byte(f.value), 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
 		}
-		if !errors.Is(err, os.ErrNotExist) {
-			t.Fatal(err)
+		for deadline := time.Now().Add(patience); ; {
+			state, rerr := os.ReadFile(f.told)
+			if err := errors.Join(err, rerr); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(state), f.frozen) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it does not freeze: %s", state)
+			}
 		}
 	}
 	t.Fatal("the container has no freezer")

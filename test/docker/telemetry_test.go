@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -131,7 +132,7 @@ func (d *daemon) reload(t *testing.T, level string) {
 		t.Fatal(err)
 	}
 	last := ""
-	for range 1000 {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if last = d.debug(t, "GET", "/log-level"); last == level {
 			return
 		}
