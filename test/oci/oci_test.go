@@ -102,10 +102,30 @@ func (b *bundle) mustRun(args ...string) {
 	}
 }
 
+// removeContainers removes those that a failed script has left, which would be in the
+// way of the next run.
+func removeContainers(root string) {
+	left, err := os.ReadDir(root)
+	if err != nil {
+		return // there never was one
+	}
+	for _, e := range left {
+		exec.Command(filepath.Join(built, "berth-oci"), "--root", root, "delete", "--force", e.Name()).Run()
+	}
+}
+
 // TestCommands runs the scripts of testdata, each in a bundle of its own with a
 // busybox root file system and berth-oci on the PATH.
 func TestCommands(t *testing.T) {
 	needRoot(t)
+	t.Cleanup(func() { // the scripts run side by side, until this test has returned
+		for _, hierarchy := range []string{"", "*/"} {
+			left, err := filepath.Glob("/sys/fs/cgroup/" + hierarchy + "berth-script*")
+			if err != nil || len(left) > 0 {
+				t.Errorf("cgroups are left: %v %v", left, err)
+			}
+		}
+	})
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
@@ -115,11 +135,10 @@ func TestCommands(t *testing.T) {
 				return err
 			}
 			env.Setenv("PATH", built+":"+os.Getenv("PATH"))
-			env.Setenv("ROOT", filepath.Join(env.WorkDir, "state"))
+			root := filepath.Join(env.WorkDir, "state")
+			env.Setenv("ROOT", root)
+			env.Defer(func() { removeContainers(root) })
 			return nil
 		},
 	})
-	if left, err := filepath.Glob("/sys/fs/cgroup/*/berth-script*"); err != nil || len(left) > 0 {
-		t.Errorf("cgroups are left: %v %v", left, err)
-	}
 }
