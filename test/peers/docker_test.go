@@ -71,14 +71,23 @@ func testDockerBuild(t *testing.T, e *engine) {
 	})
 }
 
-// testDockerOOM: that the kernel killed it is known to the engine.
+// testDockerOOM: that the kernel killed for want of memory is known to the engine. It
+// hears of that from elsewhere than of an end, and what comes after the end it drops:
+// so the container outlives the first such kill.
 func testDockerOOM(t *testing.T, e *engine) {
-	e.detached(t, "greedy", []string{"--network", "none", "--memory", "20m"}, "tail /dev/zero")
+	e.detached(t, "greedy", []string{"--network", "none", "--memory", "20m"}, "sleep 1000")
+	until(t, "an event of memory's end", func() bool {
+		if r := e.try(t, "", "exec", "greedy", "tail", "/dev/zero"); r.code != 137 {
+			t.Fatalf("exit code %d, want 137\n%s", r.code, r.err)
+		}
+		said := e.must(t, "events", "--since", "2000-01-01T00:00:00", "--until", "0s", "--filter", "container=greedy", "--filter", "event=oom")
+		return said != ""
+	})
+	e.must(t, "kill", "greedy")
 	if got := e.must(t, "wait", "greedy"); got != "137" {
 		t.Errorf("exit code %s, want 137", got)
 	}
-	// It hears of this from elsewhere than of the end.
-	until(t, "killed for its memory", func() bool {
-		return e.must(t, "inspect", "--format", "{{.State.OOMKilled}}", "greedy") == "true"
-	})
+	if got := e.must(t, "inspect", "--format", "{{.State.OOMKilled}}", "greedy"); got != "true" {
+		t.Errorf("killed for its memory: %s", got)
+	}
 }
