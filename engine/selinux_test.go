@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-containers/berth/errdefs"
 	"github.com/berth-containers/berth/kernel/lsm"
+	"github.com/berth-containers/berth/test/executed"
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
@@ -92,27 +93,12 @@ func TestSELinuxInTheKernel(t *testing.T) {
 
 func procLabel(t *testing.T, pid int) string {
 	t.Helper()
-	awaitExecuted(t, pid)
+	executed.Await(t, pid)
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "attr/current"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return strings.Trim(string(b), "\x00\n")
-}
-
-// awaitExecuted returns when execve(2) is done with a process: the engine hears of it
-// when descriptors are closed, and labels come after that, the arguments last.
-func awaitExecuted(t *testing.T, pid int) {
-	t.Helper()
-	for {
-		args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(args) > 0 {
-			return
-		}
-	}
 }
 
 func fileLabel(t *testing.T, path string) string {

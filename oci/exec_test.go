@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/berth-containers/berth/test/executed"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ func startSleeper(t *testing.T, set func(*specs.Spec)) *sleeper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitExecuted(t, pr.Pid)
+	executed.Await(t, pr.Pid)
 	t.Cleanup(func() {
 		if err := pr.Signal(unix.SIGKILL); err != nil {
 			t.Error(err)
@@ -46,22 +47,6 @@ func startSleeper(t *testing.T, set func(*specs.Spec)) *sleeper {
 		pr.Close()
 	})
 	return &sleeper{t, req, pr, r}
-}
-
-// awaitExecuted returns when execve(2) is done with a process. Start hears of it when
-// descriptors are closed; name, labels and capabilities change after that, and what
-// others see as its arguments last of all.
-func awaitExecuted(t *testing.T, pid int) {
-	t.Helper()
-	for {
-		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, ended, err := procStat(pid); len(args) > 0 || err != nil || ended {
-			return
-		}
-	}
 }
 
 // exec runs a process in the container to its end.
