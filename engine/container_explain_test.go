@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,10 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
+
+// graceTold is how long a container had not ended that was told to: at least a second,
+// longer on a busy machine.
+var graceTold = regexp.MustCompile(`had not ended [1-9][0-9]*\.[0-9] s later`)
 
 // TestExplainEndings brings containers to their ends in all ways there are and
 // compares what is said of them with what was done.
@@ -44,6 +49,9 @@ func TestExplainEndings(t *testing.T) {
 			got := te.explain(id)
 			if got.Ending.Cause != test.cause || !strings.Contains(got.Text[0].Answers[0], test.says) {
 				t.Errorf("cause %s, want %s with %q: %q", got.Ending.Cause, test.cause, test.says, got.Text[0])
+			}
+			if told := graceTold.MatchString(got.Text[0].Answers[0]); told != (test.cause == explain.StopTimeout) {
+				t.Errorf("how long it had not ended is told: %v: %q", told, got.Text[0])
 			}
 			if !got.Use.Known || got.Use.CPU == 0 {
 				t.Errorf("use %+v", got.Use)

@@ -11,7 +11,7 @@ import (
 func TestLoopTakesTurns(t *testing.T) {
 	var order []int
 	warm := 0
-	err := Loop{Rounds: 20, WarmUp: 2}.Run(t.Context(), 3, func(_ context.Context, candidate int, counts bool) error {
+	err := Loop{Rounds: 40, WarmUp: 2}.Run(t.Context(), 3, func(_ context.Context, candidate int, counts bool) error {
 		if counts {
 			order = append(order, candidate)
 		} else {
@@ -32,8 +32,8 @@ func TestLoopTakesTurns(t *testing.T) {
 			t.Errorf("a round has the candidates %v", round)
 		}
 	}
-	if len(order) != 60 || len(orders) < 2 {
-		t.Errorf("%d measurements in %d different orders, want 60 in more than one", len(order), len(orders))
+	if len(order) != 120 || len(orders) < 4 {
+		t.Errorf("%d measurements in %d different orders, want 120 in at least 4", len(order), len(orders))
 	}
 }
 
