@@ -171,7 +171,6 @@ func testContainerdLife(t *testing.T, e *engine) {
 	if r := e.try(t, "", "tasks", "kill", "-s", "SIGKILL", "life"); r.code == 0 || !strings.Contains(r.err, "process already finished") {
 		t.Errorf("killing what has ended: exit code %d: %s", r.code, r.err)
 	}
-	until(t, "the task is stopped", func() bool { _, s := e.task(t, "life"); return s == "STOPPED" })
 	until(t, "known by the shim to have ended", func() bool {
 		_, status := e.task(t, "life")
 		return status == "STOPPED"
